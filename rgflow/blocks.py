@@ -1,0 +1,88 @@
+"""One patch bijector applied to all blocks of a lattice at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Blocks(nn.Module):
+    r"""Cuts the lattice into blocks, applies the same patch bijector to each, and puts them back.
+
+    Block (p, q) covers the rows :math:`m p + \text{shift} + a` and columns :math:`m q + \text{shift} + b` with
+    :math:`0 \le a, b < m`, modulo the lattice (periodic), as in eq. 5 of the paper.
+
+    Shapes: x, z (B, C, H, W), H and W multiples of the block; ladj (B,), nats. The patch bijector sees (N, C m m), N
+        being B times the
+    number of blocks, image by image and row by row of blocks.
+
+    Arguments:
+        bijector: on patches (N, d).
+        channels: C.
+        block: m, or (rows, columns).
+        shift: in rows and columns, 0 <= shift < m.
+        layout: order of a patch's features. "checkerboard": first the sites with even row + column, then the others,
+            each channel by channel (the halves of an affine coupling). "raster": site by site (for autoregressive
+            couplings).
+
+    Raises:
+        ValueError: H or W is not a multiple of the block; unknown layout.
+    """
+
+    def __init__(
+        self,
+        bijector: nn.Module,
+        channels: int,
+        block: int | tuple[int, int],
+        shift: int = 0,
+        layout: str = "checkerboard",
+    ) -> None:
+        super().__init__()
+        self.bijector, self.shift = bijector, shift
+        self.block = (block, block) if isinstance(block, int) else tuple(block)
+        order = patch_order(channels, self.block, layout)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("inverse_order", order.argsort(), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latent: x -> z, log|det dz/dx|."""
+        return self._on_patches(x, self.bijector)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent to data: z -> x, log|det dx/dz|."""
+        return self._on_patches(z, self.bijector.inverse)
+
+    def _on_patches(self, x: Tensor, function: nn.Module) -> tuple[Tensor, Tensor]:
+        patches, ladj = function(self.cut(x))
+        return self.join(patches, x.shape), ladj.view(len(x), -1).sum(1)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Lattice (B, C, H, W) -> patches (N, d)."""
+        (batch, channels, height, width), (rows, columns) = x.shape, self.block
+        if height % rows or width % columns:
+            raise ValueError(f"a lattice of {height} x {width} does not divide into blocks of {rows} x {columns}")
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (2, 3))
+        x = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
+        return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * rows * columns).index_select(1, self.order)
+
+    def join(self, patches: Tensor, shape: torch.Size) -> Tensor:
+        """Patches (N, d) -> lattice of the given shape (B, C, H, W)."""
+        (batch, channels, height, width), (rows, columns) = shape, self.block
+        patches = patches.index_select(1, self.inverse_order)
+        x = patches.view(batch, height // rows, width // columns, channels, rows, columns)
+        x = x.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+        return x.roll((self.shift, self.shift), (2, 3)) if self.shift else x
+
+
+def patch_order(channels: int, block: tuple[int, int], layout: str) -> Tensor:
+    """Gives, for each feature of a patch in the given layout, its index in the flattened (C, rows, columns); shape
+    (d,)."""
+    index = torch.arange(channels * block[0] * block[1]).view(channels, *block)
+    if layout == "raster":
+        return index.permute(1, 2, 0).flatten()
+    if layout == "checkerboard":
+        rows, columns = torch.arange(block[0])[:, None], torch.arange(block[1])[None, :]
+        even = ((rows + columns) % 2 == 0).expand(index.shape)
+        return torch.cat([index[even], index[~even]])
+    raise ValueError(f'layout must be "checkerboard" or "raster", not {layout!r}')

@@ -1,0 +1,306 @@
+"""A flow: a bijector with a prior. Its configuration, and `build`, which makes one from the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rgflow import pixels
+from rgflow.blocks import Blocks
+from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain
+from rgflow.hierarchy import ORDERS, Geometry, Hierarchy, RGStep
+from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet
+from rgflow.priors import PRIORS, temperature_map
+from rgflow.realnvp import RealNVP, RealNVPConfig
+
+PerLevel = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RGFlowConfig:
+    """Everything that fixes an RG-Flow but its weights; the defaults are the paper's (appendix A).
+
+    Arguments:
+        channels: of the image, C.
+        size: edge of the image in pixels, or (H, W): the smaller edge is `block` times a power of two, the larger a
+            multiple of it.
+        block: edge m of a block, even.
+        nlayers: coupling layers per disentangler and decimator; one number, or one per level, lowest first. None: the
+            paper's 8, 6, 4, 2, that is max(2, 8 - 2 h) at level h (4 at every level with `share_levels`).
+        nres: residual blocks per network (net="residual").
+        nmlp: hidden layers per residual block (net="residual").
+        nhidden: width of a hidden layer; a multiple of m^2 for coupling="autoregressive".
+        coupling: "affine" or "autoregressive".
+        net: "residual", the paper's, or "plain" (two hidden layers, s and t from one network, no weight normalisation).
+        stream: width of the residual stream: "half" of a patch (paper) or "full" (authors' code); affine residual
+            couplings only.
+        tied: both halves of an affine coupling use the same networks, as in the authors' code.
+        prior: "laplace" or "gaussian", of variance 1.
+        order: which blocks come first in the direction x -> z: "paper" the shifted, "authors" the unshifted.
+        repeat: disentangler-decimator pairs per step.
+        share_levels: all levels share one set of weights (appendix A: scale-invariant); per-level lists are then
+            errors.
+        memory: "store", or "checkpoint" to compute activations again in the backward pass (appendix A).
+
+    Raises:
+        ValueError: a value that is not allowed, with those that are.
+    """
+
+    channels: int = 3
+    size: int | tuple[int, int] = 32
+    block: int = 4
+    nlayers: PerLevel | None = None
+    nres: PerLevel = 4
+    nmlp: PerLevel = 2
+    nhidden: PerLevel = 512
+    coupling: Literal["affine", "autoregressive"] = "affine"
+    net: Literal["residual", "plain"] = "residual"
+    stream: Literal["half", "full"] = "half"
+    tied: bool = True
+    prior: Literal["laplace", "gaussian"] = "laplace"
+    order: Literal["paper", "authors"] = "paper"
+    repeat: int = 1
+    share_levels: bool = False
+    memory: Literal["store", "checkpoint"] = "store"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "coupling": ("affine", "autoregressive"),
+            "net": ("residual", "plain"),
+            "stream": ("half", "full"),
+            "prior": tuple(PRIORS),
+            "order": ORDERS,
+            "memory": ("store", "checkpoint"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        if not isinstance(self.channels, int) or self.channels < 1:
+            raise ValueError(f"channels must be an integer of at least 1, not {self.channels!r}")
+        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        if len(size) != 2:
+            raise ValueError(f"size must be one number or (H, W), not {self.size!r}")
+        object.__setattr__(self, "size", size)
+        depth = self.geometry.depth
+        for name in ("nlayers", "nres", "nmlp", "nhidden"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+                if self.share_levels:
+                    raise ValueError(f"{name} must be one number when levels share their weights, not {value}")
+                if len(value) != depth + 1:
+                    raise ValueError(
+                        f"{name} must be one number or {depth + 1} (one per level, lowest first), not {value}"
+                    )
+            for number in value if isinstance(value, tuple) else (value,):
+                if name == "nlayers" and value is None:
+                    continue
+                if not isinstance(number, int) or number < 1:
+                    raise ValueError(f"{name} must be integers of at least 1, not {value!r}")
+        if self.coupling == "autoregressive":
+            if self.net != "residual":
+                raise ValueError('coupling "autoregressive" works with net "residual" only, not "plain"')
+            for number in self.per_level("nhidden"):
+                if number % self.block**2:
+                    raise ValueError(
+                        f"nhidden must be a multiple of block^2 = {self.block**2} for autoregressive couplings, "
+                        f"not {number}"
+                    )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the blocks lie."""
+        return Geometry(*self.size, self.block, self.order, self.repeat)
+
+    def per_level(self, name: str) -> tuple[int, ...]:
+        """The values of `nlayers`, `nres`, `nmlp` or `nhidden` at every level, lowest first."""
+        value, count = getattr(self, name), self.geometry.depth + 1
+        if value is None:
+            return (4,) * count if self.share_levels else tuple(max(2, 8 - 2 * level) for level in range(count))
+        return value if isinstance(value, tuple) else (value,) * count
+
+
+Config = RGFlowConfig | RealNVPConfig
+
+
+class Flow(nn.Module):
+    """A bijector with a prior on its latents: encodes, decodes, samples and knows its likelihood.
+
+    Arguments:
+        bijector: with `.shape` (C, H, W), and `.levels` (H, W) naming the level of every site.
+        prior: with `log_prob` and `sample` as in `priors`.
+        config: what `build` made it from; None for a flow put together by hand (it cannot be saved).
+    """
+
+    def __init__(self, bijector: nn.Module, prior: nn.Module, config: Config | None = None) -> None:
+        super().__init__()
+        self.bijector, self.prior, self.config = bijector, prior, config
+        self._shape = tuple(bijector.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self._shape
+
+    @property
+    def levels(self) -> Tensor:
+        """(H, W), int64: the level of every site, 0 the finest."""
+        return self.bijector.levels
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the blocks lie.
+
+        Raises:
+            ValueError: the flow has no blocks, hence no causal cones (Real NVP, neural ODE).
+        """
+        geometry = getattr(self.bijector, "geometry", None)
+        if geometry is None:
+            raise ValueError(f"a flow of {type(self.bijector).__name__} has no blocks and no causal cones")
+        return geometry
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit pixels (B, C, H, W) -> latents of the same shape and log|det dz/dx| (B,), nats."""
+        self._check(x, "x")
+        return self.bijector(x)
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, H, W) -> logit pixels of the same shape and log|det dx/dz| (B,), nats."""
+        self._check(z, "z")
+        return self.bijector.inverse(z)
+
+    def lattices(self, z: Tensor) -> list[Tensor]:
+        """The images of every scale while z is decoded, coarsest first (paper, figure 3a)."""
+        self._check(z, "z")
+        return self.bijector.lattices(z)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density of logit pixels x, (B,), nats (paper, eq. 1 and 6)."""
+        z, ladj = self.encode(x)
+        return self.prior.log_prob(z).flatten(1).sum(1) + ladj
+
+    def bits_per_dim(
+        self, images: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        r"""Code length of uint8 images, :math:`8 - (\log p(x) + \text{ladj}) / (D \ln 2)` with D = C H W; (B,), bits
+        per dimension.
+
+        Arguments as in `pixels.to_logit`.
+        """
+        x, ladj = pixels.to_logit(images, noise, generator, self.dtype)
+        return 8 - (self.log_prob(x) + ladj) / (math.prod(self.shape) * math.log(2))
+
+    def sample_latents(
+        self, n: int, temperature: float | Tensor | list | tuple = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws n latents from the prior at a temperature: one number, one per level, or a map (H, W) (paper, eq.
+        14)."""
+        if n < 0:
+            raise ValueError(f"the number of samples must not be negative, not {n}")
+        heat = temperature_map(temperature, self.levels)
+        heat = heat.to(self.device, self.dtype) if isinstance(heat, Tensor) else heat
+        return self.prior.sample((n, *self.shape), heat, generator, self.dtype, self.device)
+
+    def sample(
+        self, n: int, temperature: float | Tensor | list | tuple = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws n images as logit pixels (n, C, H, W); `pixels.from_logit` shows them."""
+        return self.decode(self.sample_latents(n, temperature, generator))[0]
+
+    def sample_and_log_prob(
+        self, n: int, temperature: float | Tensor | list | tuple = 1.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws n images and gives their log density (n,), nats, under the model itself, that is at temperature 1."""
+        z = self.sample_latents(n, temperature, generator)
+        x, ladj = self.decode(z)
+        return x, self.prior.log_prob(z).flatten(1).sum(1) - ladj
+
+    def nonfinite_level(self, x: Tensor) -> int | None:
+        """The first level whose step gives a number that is not finite for x; None if all is well or the bijector
+        cannot tell."""
+        find = getattr(self.bijector, "nonfinite_level", None)
+        return find(x) if find else None
+
+    def resized(self, size: int | tuple[int, int]) -> Flow:
+        """The same flow, with the very same parameters, on images of another size; only with `share_levels`.
+
+        Raises:
+            ValueError: the levels do not share their weights, or the size does not fit.
+        """
+        if not getattr(self.config, "share_levels", False):
+            raise ValueError("only a flow built with share_levels=True runs at other sizes")
+        config = replace(self.config, size=size)
+        shape = (config.channels, *config.size)
+        hierarchy = Hierarchy(list(self.bijector.steps), shape, config.geometry.depth, config.geometry)
+        hierarchy.levels = hierarchy.levels.to(self.device)
+        return Flow(hierarchy, self.prior, config).train(self.training)
+
+    def _check(self, x: Tensor, name: str) -> None:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"{name} must be (B, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}")
+
+
+def build(config: Config, generator: torch.Generator | None = None) -> Flow:
+    """Makes a flow with fresh weights: an identity map, ready to be trained.
+
+    Arguments:
+        config: `RGFlowConfig` or `RealNVPConfig`.
+        generator: source of the initial weights; torch's global one when None.
+    """
+    if isinstance(config, RealNVPConfig):
+        return Flow(RealNVP(config, generator), PRIORS[config.prior](), config)
+    if not isinstance(config, RGFlowConfig):
+        raise TypeError(f"build takes an RGFlowConfig or a RealNVPConfig, not {type(config).__name__}")
+    geometry = config.geometry
+    layout = "raster" if config.coupling == "autoregressive" else "checkerboard"
+    steps = [
+        RGStep([
+            Blocks(_patch_bijector(config, level, generator), config.channels, config.block, shift, layout)
+            for shift in geometry.shifts
+        ])
+        for level in range(1 if config.share_levels else geometry.depth + 1)
+    ]  # fmt: skip
+    hierarchy = Hierarchy(steps, (config.channels, *config.size), geometry.depth, geometry)
+    return Flow(hierarchy, PRIORS[config.prior](), config)
+
+
+def _patch_bijector(config: RGFlowConfig, level: int, generator: torch.Generator | None) -> nn.Module:
+    """A disentangler or decimator of a level: the coupling layers on patches (N, C m m)."""
+    nlayers, nres, nmlp, nhidden = (config.per_level(name)[level] for name in ("nlayers", "nres", "nmlp", "nhidden"))
+    sites = config.block**2
+    if config.coupling == "autoregressive":
+        return Chain(
+            [
+                AutoregressiveCoupling(
+                    MaskedResidualNet(config.channels, sites, nres, nmlp, nhidden, generator),
+                    config.channels,
+                    j % 2 == 1,
+                )
+                for j in range(nlayers)
+            ],
+            config.memory,
+        )
+    half = config.channels * sites // 2
+
+    def net() -> nn.Module:
+        if config.net == "plain":
+            return PlainNet(half, nhidden, generator)
+        return ResidualNet(half, nres, nmlp, nhidden, config.stream, generator)
+
+    layers = [AffineCoupling([net() for _ in range(1 if config.tied else 2)]) for _ in range(nlayers)]
+    return AffineStack(layers, config.memory)

@@ -1,0 +1,237 @@
+"""Small networks that give the log-scale s and the shift t of a coupling.
+
+Every network here has the same two verbs. `prepare()` computes what does not depend on the input (normalised weights),
+once per coupling layer and step; `forward(x, prepared, side)` gives (s, t). Fresh networks give s = t = 0: the flow
+starts as the identity.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GAIN = 2.81  # variance gain of swish, the authors' constant
+
+
+class SwishLinearPair(nn.Module):
+    r"""Weights of a swish and the weight-normalised linear layer behind it, for the s and the t network side by side.
+
+    .. math:: y = W\,\bigl(x \odot \sigma(\beta \odot x)\bigr) + b, \qquad W_o = g_o\, v_o / |v_o|
+
+    with one learnable :math:`\beta` per input feature and one g per output row.
+
+    Shapes: v (2, outputs, inputs), index 0 for the s network and 1 for t. The mask (outputs, inputs), if any, sets
+    entries of v to zero.
+
+    Source: paper, appendix A (swish, Kaiming initialisation, weight normalisation: Salimans & Kingma 2016); the
+    learnable :math:`\beta` and the bound :math:`\sqrt{2.81 \cdot 3 / \text{fan-in}}` are those of the authors' code.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        fan_in = torch.full((outputs, 1), float(inputs)) if mask is None else mask.sum(1, keepdim=True)
+        v = (2 * torch.rand(2, outputs, inputs, generator=generator) - 1) * (3 * GAIN / fan_in).sqrt()
+        self.register_buffer("mask", mask, persistent=False)
+        self.v = nn.Parameter(v)
+        self.g = nn.Parameter((v if mask is None else v * mask).norm(dim=2, keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(2, 1, outputs))
+        self.beta = nn.Parameter(torch.ones(2, 1, inputs))
+
+    def weight(self) -> Tensor:
+        """Gives W, (2, outputs, inputs)."""
+        v = self.v if self.mask is None else self.v * self.mask
+        return v * (self.g / v.norm(dim=2, keepdim=True))
+
+
+class ResidualBlock(nn.Module):
+    r"""The branch f of a residual block, s and t side by side: swish and linear, `nmlp` + 1 times.
+
+    The scales :math:`\beta` are folded into the weights, :math:`x \sigma(\beta x) = \text{silu}(\beta x) / \beta`: of
+    every swish but the first only one fused silu is left on the large activations, and the products with :math:`\beta`
+    are done once per step.
+
+    Shapes: (2, N, width) -> (2, N, width).
+
+    Source: paper, appendix A.
+    """
+
+    def __init__(self, sizes: list[int], sites: int = 0, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        pairs = list(zip(sizes, sizes[1:]))
+        masks = [causal_mask(i, o, sites) if sites else None for i, o in pairs]
+        self.linears = nn.ModuleList(SwishLinearPair(i, o, m, generator) for (i, o), m in zip(pairs, masks))
+
+    def prepare(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Gives the first swish's scale, and weights and biases with all scales folded in."""
+        tiny = torch.finfo(self.linears[0].beta.dtype).tiny ** 0.5  # stands in for a scale of exactly zero
+        betas = [torch.where(linear.beta == 0, tiny, linear.beta) for linear in self.linears]
+        folded = []
+        for k, linear in enumerate(self.linears):
+            weight, bias = linear.weight() / betas[k], linear.bias
+            if k + 1 < len(betas):
+                weight, bias = weight * betas[k + 1].transpose(1, 2), bias * betas[k + 1]
+            folded.append((weight, bias))
+        return betas[0], folded
+
+    def forward(
+        self,
+        x: Tensor,
+        prepared: tuple[Tensor, list[tuple[Tensor, Tensor]]],
+        read: slice = slice(None),
+        write: slice = slice(None),
+    ) -> Tensor:
+        """Applies the branch to the features `read` (the others being zero), for the features `write` only."""
+        beta, folded = prepared
+        y = beta[..., read] * x
+        for k, (weight, bias) in enumerate(folded):
+            rows = write if k + 1 == len(folded) else slice(None)
+            columns = read if k == 0 else slice(None)
+            y = torch.baddbmm(bias[..., rows], F.silu(y), weight[:, rows, columns].transpose(1, 2))
+        return y
+
+
+def causal_mask(inputs: int, outputs: int, sites: int) -> Tensor:
+    """(outputs, inputs), 1 where the input's site is not after the output's; features are grouped site by site."""
+    site = torch.arange(sites)
+    earlier = (site[:, None] >= site[None, :]).to(torch.get_default_dtype())
+    return earlier.repeat_interleave(outputs // sites, 0).repeat_interleave(inputs // sites, 1)
+
+
+class ResidualNet(nn.Module):
+    r"""The paper's s and t networks: residual blocks of swish and weight-normalised linear layers.
+
+    .. math::
+        x \leftarrow \bigl(x + f_r(x)\bigr) / \sqrt 2 \quad (r = 1..n_\text{res}), \qquad
+        s = \tanh(\gamma_s \odot x_s), \quad t = \gamma_t \odot x_t
+
+    with :math:`\gamma = 0` at the start. Each f has `nmlp` hidden layers of width `nhidden`.
+
+    Shapes: input (N, d/2), the half that is kept; s and t (N, d/2), for the half that changes.
+
+    Arguments:
+        half: d/2.
+        stream: "half": the residual stream is d/2 wide (paper, appendix A). "full": it is d wide, the changed half
+            enters as zeros and only its features leave (the authors' code). The zeros are never multiplied.
+        generator: source of the initial weights.
+
+    Source: paper, appendix A, eq. 10 and figure 7.
+    """
+
+    def __init__(
+        self, half: int, nres: int, nmlp: int, nhidden: int, stream: str, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.half, self.stream = half, stream
+        width = half if stream == "half" else 2 * half
+        sizes = [width, *[nhidden] * nmlp, width]
+        self.blocks = nn.ModuleList(ResidualBlock(sizes, 0, generator) for _ in range(nres))
+        self.scale = nn.Parameter(torch.zeros(2, 1, width))
+
+    def prepare(self) -> list:
+        """Gives the weights as the blocks use them."""
+        return [block.prepare() for block in self.blocks]
+
+    def forward(self, x: Tensor, prepared: list, side: int = 0) -> tuple[Tensor, Tensor]:
+        """Gives (s, t); `side` says which half is read, 0 or 1 (it matters for the full stream only)."""
+        x = x.expand(2, -1, -1)
+        whole = read = write = slice(None)
+        if self.stream == "full":
+            first, last = slice(0, self.half), slice(self.half, None)
+            read, write = (last, first) if side else (first, last)
+        top = len(self.blocks) - 1
+        for r, block in enumerate(self.blocks):
+            y = block(x, prepared[r], read if r == 0 else whole, write if r == top else whole)
+            x = (self._skip(x, side, r == 0, r == top) + y) * math.sqrt(0.5)
+        out = self.scale[..., write] * x
+        return torch.tanh(out[0]), out[1]
+
+    def _skip(self, x: Tensor, side: int, head: bool, tail: bool) -> Tensor | float:
+        """The residual path: on the full stream, the read half is padded by zeros at the head and cut at the tail."""
+        if self.stream == "half":
+            return x
+        if head:
+            return 0.0 if tail else F.pad(x, (self.half, 0) if side else (0, self.half))
+        if tail:
+            return x[..., : self.half] if side else x[..., self.half :]
+        return x
+
+
+class PlainNet(nn.Module):
+    r"""One network for s and t: two hidden layers, no weight normalisation. It learns faster per second.
+
+    .. math:: h_1 = \text{silu}(W_1 x + b_1), \quad h_2 = h_1 + \text{silu}(W_2 h_1 + b_2), \quad
+        (u, t) = W_3 h_2 + b_3, \quad s = \gamma \odot \tanh(u)
+
+    with :math:`W_3 = b_3 = 0` and :math:`\gamma = 1` at the start.
+
+    Shapes: input (N, half); s and t (N, half).
+
+    Source: ours (DESIGN section 5); nothing of it is in the paper.
+    """
+
+    def __init__(self, half: int, nhidden: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+
+        def uniform(outputs: int, inputs: int) -> nn.Parameter:
+            return nn.Parameter((2 * torch.rand(outputs, inputs, generator=generator) - 1) / math.sqrt(inputs))
+
+        self.w1, self.b1 = uniform(nhidden, half), nn.Parameter(torch.zeros(nhidden))
+        self.w2, self.b2 = uniform(nhidden, nhidden), nn.Parameter(torch.zeros(nhidden))
+        self.w3, self.b3 = nn.Parameter(torch.zeros(2 * half, nhidden)), nn.Parameter(torch.zeros(2 * half))
+        self.scale = nn.Parameter(torch.ones(half))
+
+    def prepare(self) -> None:
+        """Nothing to prepare: the weights are used as they are."""
+
+    def forward(self, x: Tensor, prepared: None = None, side: int = 0) -> tuple[Tensor, Tensor]:
+        """Gives (s, t); `side` makes no difference."""
+        h = F.silu(F.linear(x, self.w1, self.b1))
+        h = h + F.silu(F.linear(h, self.w2, self.b2))
+        u, t = F.linear(h, self.w3, self.b3).chunk(2, dim=-1)
+        return self.scale * torch.tanh(u), t
+
+
+class MaskedResidualNet(nn.Module):
+    r"""Strictly autoregressive s and t networks: what leaves at a site depends on earlier sites only.
+
+    The residual stream starts as the input moved on by one site (site k carries :math:`x_{k-1}`, site 0 zeros); after
+    that every linear layer is masked so that site k reads sites up to k. Both together, skip connections included, are
+    strictly autoregressive, which a mask alone is not: with :math:`x_k` itself on the residual path, s and t would see
+    the pixel they act on.
+
+    Shapes: input (N, sites * channels), site by site; s and t of the same shape. `nhidden` is a multiple of `sites`.
+
+    Source: paper, appendix A (residual networks); Germain et al. 2015 (MADE) and Papamakarios et al. 2017 (MAF) for
+        the masks.
+    Departure: the authors' `--subnet ar` lets s and t see their own pixel, so its log-determinant is wrong; this one
+        is exact.
+    """
+
+    def __init__(
+        self, channels: int, sites: int, nres: int, nmlp: int, nhidden: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if nhidden % sites:
+            raise ValueError(f"nhidden must be a multiple of the {sites} sites of a block, not {nhidden}")
+        self.channels = channels
+        width = channels * sites
+        sizes = [width, *[nhidden] * nmlp, width]
+        self.blocks = nn.ModuleList(ResidualBlock(sizes, sites, generator) for _ in range(nres))
+        self.scale = nn.Parameter(torch.zeros(2, 1, width))
+
+    def prepare(self) -> list:
+        """Gives the masked weights as the blocks use them."""
+        return [block.prepare() for block in self.blocks]
+
+    def forward(self, x: Tensor, prepared: list) -> tuple[Tensor, Tensor]:
+        """Gives (s, t)."""
+        x = F.pad(x[:, : -self.channels], (self.channels, 0)).expand(2, -1, -1)
+        for block, ready in zip(self.blocks, prepared):
+            x = (x + block(x, ready)) * math.sqrt(0.5)
+        out = self.scale * x
+        return torch.tanh(out[0]), out[1]
