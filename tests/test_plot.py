@@ -1,0 +1,88 @@
+"""Figures are drawn for every kind of geometry and image, and the player is self-contained."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from rgflow import cones, drawings, plot, widgets
+from rgflow.hierarchy import Geometry
+
+GEOMETRIES = [Geometry(16, 16, 4), Geometry(8, 16, 4, "authors"), Geometry(8, 8, 2, "authors", 2), Geometry(4, 4, 4)]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_drawings_draw(geometry: Geometry) -> None:
+    region = torch.zeros(geometry.height, geometry.width, dtype=torch.bool)
+    region[1:3, 2:4] = True
+    figures = [
+        drawings.recursion(geometry),
+        drawings.side_view(geometry),
+        drawings.top_view(geometry),
+        drawings.cone_views(geometry, 2, [0, 3]),
+        drawings.cone_maps(geometry, (1, 2), region),
+        plot.levels_map(geometry.levels),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+
+
+def test_generation_map_shows_the_cone() -> None:
+    geometry = Geometry(16, 16, 4)
+    figure = drawings.generation_map(geometry, (1, 7))
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    assert np.array_equal((picture < 1).any(-1), cones.generation_cone(geometry, (1, 7)).numpy())
+    assert "level 0" in figure.axes[0].get_title() and "64 of 256 pixels" in figure.axes[0].get_title()
+
+
+def test_image_grid_shows_what_it_is_given() -> None:
+    images = torch.arange(5 * 3 * 4 * 4, dtype=torch.uint8).view(5, 3, 4, 4)
+    shown = [axes.images[0].get_array() for axes in plot.image_grid(images, 2).axes if axes.images]
+    assert all(np.array_equal(a, b.permute(1, 2, 0)) for a, b in zip(shown, images, strict=True))
+    mixed = plot.image_grid([torch.rand(1, 4, 4), torch.rand(1, 8, 8)], titles=["x(1)", "x(0)"])
+    assert [axes.get_title() for axes in mixed.axes] == ["x(1)", "x(0)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (([],), "no images"),
+        ((torch.zeros(2, 2, 4, 4, dtype=torch.uint8),), r"\(1, H, W\) or \(3, H, W\)"),
+        ((torch.full((1, 3, 4, 4), 1.5),), "floats in 0..1"),
+        ((torch.full((1, 3, 4, 4), torch.nan),), "floats in 0..1"),
+        ((torch.rand(2, 3, 4, 4), None, ["one"]), "1 entries for 2 images"),
+        ((torch.rand(2, 3, 4, 4), 0), "at least 1"),
+    ],
+)
+def test_image_grid_refuses(arguments: tuple, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        plot.image_grid(*arguments)
+
+
+def test_player_is_self_contained() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    frames = [image, torch.from_numpy(image).permute(2, 0, 1), drawings.recursion(Geometry(4, 4, 4))]
+    page = widgets.frames_player(frames, ["<a>", "b", "c"], 'what "it" shows', start=1).data
+    assert page == widgets.frames_player(frames, ["<a>", "b", "c"], 'what "it" shows', start=1).data
+    assert not re.search(r"https?:|<script|\bid=", page)
+    assert page.count("data:image/png;base64,") == 3 and page.count("display:block") == 1
+    assert "&lt;a&gt;" in page and "what &quot;it&quot; shows: b" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (([], [], "alt"), "not 0 for 0"),
+        (([np.zeros((4, 4), np.uint8)], [], "alt"), "not 0 for 1"),
+        (([np.zeros((4, 4), np.uint8)], ["a"], " "), "alt is empty"),
+        (([np.zeros((4, 4), np.uint8)], ["a"], "alt", 1), "start must be in 0..0"),
+        (([np.zeros((4, 4))], ["a"], "alt"), "uint8 image"),
+        (([np.zeros((4, 4, 4), np.uint8)], ["a"], "alt"), "uint8 image"),
+    ],
+)
+def test_player_refuses(arguments: tuple, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        widgets.frames_player(*arguments)
