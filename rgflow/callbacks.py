@@ -1,0 +1,245 @@
+"""What happens around the training steps: clock, evaluations, log, pictures and checkpoints, as Lightning callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rgflow.batches import Indexed, code_lengths, score, spread
+from rgflow.checkpoints import replacing
+from rgflow.grids import sample_images, write_grid
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from rgflow.train import Training
+
+logger = logging.getLogger(__name__)
+COLUMNS = ("step", "epoch", "seconds", "lr", "train_bits_per_dim", "test_bits_per_dim")
+SAMPLES = 64  # images in a picture of samples
+
+
+class Budget(Callback):
+    """Keeps the training time, sets the learning rate of each step, and ends the run when the first budget is used up.
+
+    Rank 0's clock counts for all, so that every rank has the same learning rate and stops at the same step.
+    """
+
+    def on_train_start(self, trainer: Trainer, module: Training) -> None:
+        self.origin = time.monotonic() - module.seconds
+
+    def on_train_batch_start(self, trainer: Trainer, module: Training, batch: object, batch_idx: int) -> None:
+        self._tick(trainer, module)
+        progress = module.recipe.progress(trainer.global_step, module.seconds, module.steps_per_epoch)
+        module.lr = module.recipe.learning_rate(trainer.global_step, progress)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = module.lr
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        self._tick(trainer, module)
+        step = trainer.global_step
+        module.finished = module.recipe.progress(step, module.seconds, module.steps_per_epoch) >= 1
+        module.epoch = step // module.steps_per_epoch if step % module.steps_per_epoch == 0 else None
+        trainer.should_stop = trainer.should_stop or module.finished
+
+    def _tick(self, trainer: Trainer, module: Training) -> None:
+        seconds = torch.tensor([time.monotonic() - self.origin], dtype=torch.float64)
+        if trainer.world_size > 1:
+            seconds = seconds.to(trainer.strategy.root_device)
+            torch.distributed.broadcast(seconds, src=0)
+        module.seconds = float(seconds)
+
+
+class Evaluation(Callback):
+    """Measures bits/dim of test images every `eval_epoch` epochs and at the end; the ranks share the images."""
+
+    def __init__(self, images: Indexed | None) -> None:
+        self.images = images
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        module.score = None
+        if self.images is not None and (module.finished or _due(module.epoch, module.recipe.eval_epoch)):
+            recipe = module.recipe
+            chosen = spread(len(self.images), recipe.eval_images)
+            mine = chosen[trainer.global_rank :: trainer.world_size]
+            lengths = code_lengths(module.flow, self.images, recipe.batch_size, recipe.seed, mine)
+            sums = torch.stack([lengths.sum(), lengths.square().sum()])
+            if trainer.world_size > 1:
+                sums = sums.to(trainer.strategy.root_device)
+                torch.distributed.all_reduce(sums)
+            module.score = module.last_score = score(sums[0], sums[1], len(chosen))
+
+
+class Journal(Callback):
+    """Writes the log: metrics.csv, TensorBoard where it is installed, and a progress bar; and pictures of samples.
+
+    A row has the mean training bits/dim since the last row. On a restart the rows after the checkpoint are dropped, so
+    that the file reads as if the run had never been interrupted.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, float | int | str]] = []
+        self.sum, self.count = 0.0, 0
+        self.bar: tqdm | None = None
+        self.board = None
+
+    def state_dict(self) -> dict[str, float | int]:
+        return {"sum": self.sum, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        self.sum, self.count = state["sum"], state["count"]
+
+    def on_train_start(self, trainer: Trainer, module: Training) -> None:
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        if self.folder is not None:
+            self.rows = [row for row in read_log(self.folder / "metrics.csv") if row["step"] <= step] if step else []
+            with replacing(self.folder / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            self.board = tensorboard(self.folder / "tensorboard", step)
+        if not module.recipe.quiet and module.recipe.print_step:
+            total = module.recipe.total_steps(module.steps_per_epoch)
+            self.bar = tqdm(initial=step, total=total, unit="step", dynamic_ncols=True, mininterval=0.5)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        self.sum, self.count = self.sum + module.bits, self.count + 1
+        step, every = trainer.global_step, module.recipe.print_step
+        if not (module.score or module.finished or (every and step % every == 0)):
+            return
+        mean, self.sum, self.count = self.sum / self.count, 0.0, 0
+        if not trainer.is_global_zero:
+            return
+        test = module.score.mean if module.score else ""
+        values = (step, step // module.steps_per_epoch, round(module.seconds, 3), module.lr, mean, test)
+        row = dict(zip(COLUMNS, values, strict=True))
+        self.rows.append(row)
+        if self.folder is not None:
+            with open(self.folder / "metrics.csv", "a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(row)
+        if self.board is not None:
+            for key in COLUMNS[3:]:
+                if row[key] != "":
+                    self.board.add_scalar(key, row[key], step)
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            test = f"{module.last_score.mean:.4f}" if module.last_score else "-"
+            self.bar.set_postfix_str(f"bits/dim {mean:.4f}, test {test}")
+        visible = self.folder is not None and module.flow.shape[0] in (1, 3)
+        if visible and _due(module.epoch, module.recipe.plot_epoch):
+            images = sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
+            write_grid(images, self.folder / "samples" / f"epoch_{module.epoch:05d}.png", scale=2)
+
+    def teardown(self, trainer: Trainer, module: Training, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+
+class Checkpoints(Callback):
+    """Saves the state of the run, atomically: `last.ckpt`, `best.ckpt` (by test bits/dim), kept `epoch_N.ckpt`."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.best = math.inf
+        self.saved = 0.0  # training seconds at the last save
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best = state["best"]
+
+    def on_train_start(self, trainer: Trainer, module: Training) -> None:
+        self.saved = module.seconds
+        if self.folder is not None and trainer.is_global_zero:
+            for left in self.folder.glob(".*.tmp"):  # by a kill in the middle of a save
+                left.unlink(missing_ok=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if self.folder is None:
+            return
+        recipe, copies = module.recipe, []
+        if _due(module.epoch, recipe.keep_epoch):
+            copies.append(f"epoch_{module.epoch:05d}.ckpt")
+        if module.score and module.score.mean < self.best:
+            self.best = module.score.mean
+            copies.append("best.ckpt")
+        late = bool(recipe.save_minutes) and module.seconds - self.saved >= 60 * recipe.save_minutes
+        asked = trainer.received_sigterm and trainer.world_size == 1  # ranks may hear the signal at different steps
+        if copies or late or asked or module.finished or _due(module.epoch, recipe.save_epoch):
+            self._save(trainer, copies)
+            self.saved = module.seconds
+
+    def _save(self, trainer: Trainer, copies: list[str]) -> None:
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder / "last.ckpt")  # the others only take part; rank 0 writes
+            return
+        last = self.folder / "last.ckpt"
+        with replacing(last) as temporary:
+            trainer.save_checkpoint(temporary)
+        for name in copies:
+            with replacing(self.folder / name) as temporary:
+                try:
+                    os.link(last, temporary)  # a second name; the next last.ckpt is a new file
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(last, temporary)
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, float | int | str]]:
+    """Rows of a metrics.csv: numbers, or "" for none; [] without the file. Half-written rows are left out."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError), open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            with contextlib.suppress(TypeError, ValueError):
+                numbers = {k: int(row[k]) for k in COLUMNS[:2]} | {k: float(row[k]) for k in COLUMNS[2:5]}
+                test = row[COLUMNS[5]]
+                rows.append(numbers | {COLUMNS[5]: float(test) if test else ""})
+    return rows
+
+
+def tensorboard(folder: Path, step: int) -> SummaryWriter | None:
+    """A TensorBoard log that goes on after this step; None where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter  # here, for it takes seconds to import
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _due(epoch: int | None, every: int) -> bool:
+    return epoch is not None and every > 0 and epoch % every == 0
+
+
+def average(value: Tensor, trainer: Trainer) -> Tensor:
+    """The mean of a number over the ranks."""
+    if trainer.world_size > 1:
+        value = value.detach().clone()
+        torch.distributed.all_reduce(value)
+        value /= trainer.world_size
+    return value

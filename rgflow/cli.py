@@ -1,0 +1,239 @@
+"""The command `rgflow`: train, sample, evaluate, data, info, convert."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rgflow import checkpoints, flags
+from rgflow.flags import (
+    ConvertFlags,
+    DataFlags,
+    EvaluateFlags,
+    InfoFlags,
+    PreviewFlags,
+    SampleFlags,
+    TrainFlags,
+)
+from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
+from rgflow.recipes import PRESETS, TrainConfig, check_folder
+
+MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
+
+
+def train(args: Sequence[str]) -> None:
+    """Trains a flow on images, or goes on with an interrupted run: the same command again."""
+    kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
+    preset = PRESETS.get(flags.peek(args, "preset"), {})
+    defaults = {**preset, "out_dir": f"runs/{flags.peek(args, 'data') or 'DATA'}"}
+    parts = [DataFlags, TrainFlags, kind, TrainConfig]
+    given = flags.parse("rgflow train", inspect.getdoc(train), parts, args, defaults, {"out_dir": "-o"})
+    recipe = flags.make(TrainConfig, given)
+    _log_to_stderr(recipe.quiet)
+    check_folder(recipe.folder)  # before the data are read, which may take minutes
+    train_set, test_set = _sets(given)
+    channels, *size = train_set[0][0].shape
+    config = flags.make(kind, {**given, "channels": channels, "size": tuple(size)})
+    flow = build(config, torch.Generator().manual_seed(recipe.seed))
+    data = {key: given[key] for key in ("data", "data_seed")}
+    from rgflow.train import fit  # here, for Lightning takes seconds to import
+
+    run = fit(flow, train_set, test_set, recipe, data, {"preset": given["preset"]})
+    if not recipe.quiet and _is_first_process():
+        score = f", {_score(run.score)}" if run.score else ""
+        _say(f"{run.steps} steps, {run.epochs} epochs, {run.seconds:.0f} s{score}")
+        if run.folder is not None:
+            _say(f"model: {run.folder / 'model.safetensors'}")
+
+
+def sample(args: Sequence[str]) -> None:
+    """Draws images from a model and writes them as a PNG grid."""
+    given = flags.parse("rgflow sample", inspect.getdoc(sample), [SampleFlags], args, {}, {"n": "-n"})
+    from rgflow.grids import sample_images, write_grid
+
+    for name in ("scale", "n") if given["columns"] is None else ("scale", "n", "columns"):
+        if given[name] < 1:
+            raise ValueError(f"{name} must be at least 1, not {given[name]}")
+    values = flags.numbers("temperature", given["temperature"])
+    flow = _flow(given)
+    images = sample_images(flow, given["n"], values[0] if len(values) == 1 else values, given["seed"])
+    out = _file(given["out"])
+    if given["npy"]:
+        with checkpoints.replacing(out.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+            np.save(file, images.permute(0, 2, 3, 1).numpy())
+    write_grid(images, out, given["columns"], given["scale"])
+    _say(f"{len(images)} images: {out}")
+
+
+def evaluate(args: Sequence[str]) -> None:
+    """Prints the bits/dim of a model on a test set, with the standard error over images."""
+    parts = [EvaluateFlags, DataFlags]
+    given = flags.parse("rgflow evaluate", inspect.getdoc(evaluate), parts, args, {}, {"n": "-n"})
+    from rgflow import batches
+
+    _log_to_stderr(False)
+    flow = _flow(given)
+    channels, *size = flow.shape
+    given |= {"channels": given["channels"] or channels, "size": given["size"] or tuple(size)}
+    images = _set(given, given["split"])
+    if tuple(images[0][0].shape) != tuple(flow.shape):
+        raise ValueError(f"the images are {tuple(images[0][0].shape)}, the model takes {tuple(flow.shape)}")
+    if given["n"] < 0:
+        raise ValueError(f"n must be at least 0, not {given['n']}")
+    chosen = batches.spread(len(images), given["n"])
+    _say(_score(batches.evaluate(flow, images, given["batch_size"], given["seed"], chosen)))
+
+
+def data(args: Sequence[str]) -> None:
+    """Makes, checks or previews a set of images: rgflow data make|check|preview --data NAME."""
+    actions = {"make": [DataFlags], "check": [DataFlags], "preview": [PreviewFlags, DataFlags]}
+    if not args or args[0] not in actions:
+        if args and args[0] in ("-h", "--help"):
+            _say(f"usage: rgflow data {{make,check,preview}} [flags]\n\n{inspect.getdoc(data)}")
+            return
+        raise ValueError(f"data needs one of {', '.join(actions)}" + (f", not {args[0]!r}" if args else ""))
+    action, about = args[0], {
+        "make": "Makes or reads both parts of a set, so that it lies in the cache folder.",
+        "check": "Reads every image of a set and prints what it holds.",
+        "preview": "Writes images of a set as a PNG grid.",
+    }  # fmt: skip
+    given = flags.parse(f"rgflow data {action}", about[action], actions[action], args[1:], {}, {"n": "-n"})
+    _log_to_stderr(False)
+    from rgflow.batches import Indexed, spread
+    from rgflow.grids import write_grid
+
+    if action == "preview":
+        images = Indexed(_set(given, given["split"]))
+        if given["n"] < 1 or given["scale"] < 1:
+            raise ValueError("n and scale must be at least 1")
+        write_grid(images.__getitems__(spread(len(images), given["n"]))[0], _file(given["out"]), scale=given["scale"])
+        _say(f"{given['split']}: {given['out']}")
+        return
+    for split, images in zip(("train", "test"), map(Indexed, _sets(given)), strict=True):
+        shape = " x ".join(map(str, images[0][0].shape))
+        line = f"{given['data']} {split}: {len(images)} images of {shape} (channels x height x width)"
+        if action == "check":
+            line += f", {'mirrored in training' if images.flip else 'never mirrored'}, {_levels(images)}"
+        _say(line)
+
+
+def info(args: Sequence[str]) -> None:
+    """Prints what a model file says about itself."""
+    given = flags.parse("rgflow info", inspect.getdoc(info), [InfoFlags], args, {}, {}, positional=("file",))
+    card = checkpoints.read_card(given["file"])
+    lines = [(k, v) for k, v in card.items() if not isinstance(v, dict)]
+    for part in ("config", "card"):
+        lines += [(f"{part}.{key}", value) for key, value in card[part].items()]
+    width = max(len(key) for key, _ in lines)
+    _say("\n".join(f"{key:{width}}  {value}" for key, value in lines))
+
+
+def convert(args: Sequence[str]) -> None:
+    """Turns a `.state` file of the original program into a model file."""
+    given = flags.parse("rgflow convert", inspect.getdoc(convert), [ConvertFlags], args, {}, {}, positional=("state",))
+    from rgflow import authors
+
+    flow = authors.load_state(given["state"], given["config"])
+    out = _file(given["out"])
+    checkpoints.save(flow, out, {"source": f"{Path(given['state']).name}, a file of the original program"})
+    _say(f"{sum(p.numel() for p in flow.parameters())} parameters: {out}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    command.__name__: command for command in (train, sample, evaluate, data, info, convert)
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, 2 for bad input, 1 for a failed run (one line on stderr)."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:{width}}  {inspect.getdoc(command)}" for name, command in COMMANDS.items()]
+        _say("\n".join(["usage: rgflow COMMAND [flags]", "", *lines, "", "rgflow COMMAND --help shows the flags."]))
+        return 0 if args else 2
+    try:
+        if args[0] not in COMMANDS:
+            raise ValueError(f"unknown command {args[0]!r}; known are {', '.join(COMMANDS)}")
+        COMMANDS[args[0]](args[1:])
+    except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
+        return _complain(error)
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's word for bad settings
+            raise
+        return _complain(error)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        if type(stop).__name__ != "SIGTERMException":  # Lightning's, after the last checkpoint
+            raise
+        return 143
+    return 0
+
+
+def _complain(error: BaseException) -> int:
+    sys.stderr.write(f"rgflow: {' '.join(str(error).split())}\n")
+    return 2 if isinstance(error, (ValueError, OSError)) or "Misconfig" in type(error).__name__ else 1
+
+
+def _flow(given: dict) -> Flow:
+    if given["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("accelerator gpu: no GPU is available here; use --accelerator cpu")
+    return checkpoints.load(given["model"]).to("cuda" if given["accelerator"] == "gpu" else "cpu")
+
+
+def _set(given: dict, split: str) -> torch.utils.data.Dataset:
+    from rgflow import data as sets
+
+    options = {key: given[key] for key in ("size", "test_index", "download", "channels")}
+    return sets.load(given["data"], split, given["data_path"], seed=given["data_seed"], **options)
+
+
+def _sets(given: dict) -> tuple[torch.utils.data.Dataset, torch.utils.data.Dataset]:
+    return _set(given, "train"), _set(given, "test")
+
+
+def _levels(images: torch.utils.data.Dataset) -> str:
+    total, squares, count, low, high = 0.0, 0.0, 0, 255, 0
+    for first in range(0, len(images), 1024):
+        batch = images.__getitems__(range(first, min(first + 1024, len(images))))[0]
+        total, squares = total + float(batch.double().sum()), squares + float(batch.double().square().sum())
+        count, low, high = count + batch.numel(), min(low, int(batch.min())), max(high, int(batch.max()))
+    mean = total / count
+    return f"grey levels {low}..{high}, mean {mean:.2f}, standard deviation {(squares / count - mean**2) ** 0.5:.2f}"
+
+
+def _score(score: tuple[float, float, int]) -> str:
+    return f"test {score[0]:.4f} bits/dim, standard error {score[1]:.4f}, {score[2]} images"
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, the output must be a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    logger = logging.getLogger("rgflow")
+    logger.setLevel(logging.INFO if not quiet and _is_first_process() else logging.ERROR)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,578 @@
+"""Training: what a recipe allows, batches keyed by (seed, epoch, index), and restarts that change no bit."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rgflow import checkpoints
+from rgflow.batches import BatchStream, Indexed, code_lengths, evaluate, flipped, shuffled, spread
+from rgflow.callbacks import COLUMNS, Checkpoints, read_log
+from rgflow.flow import RGFlowConfig, build
+from rgflow.grids import grid, sample_images
+from rgflow.pictures import Pictures
+from rgflow.pixels import keyed_noise
+from rgflow.recipes import TrainConfig
+from rgflow.train import fit
+
+CONFIG = RGFlowConfig(channels=1, size=8, nlayers=1, net="plain", nhidden=8)
+QUIET = {"batch_size": 8, "quiet": True, "print_step": 1, "plot_epoch": 0, "lr": 1e-2, "warmup_steps": 3}
+
+
+def pictures(n=44, seed=0, flip=False):
+    generator = torch.Generator().manual_seed(seed)
+    ramp = torch.arange(8) * 16
+    return Pictures((torch.randint(0, 100, (n, 1, 8, 8), generator=generator) + ramp).to(torch.uint8), flip=flip)
+
+
+def fresh(config=CONFIG, seed=0):
+    return build(config, torch.Generator().manual_seed(seed))
+
+
+def same(a, b):
+    return all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+
+
+def checkpoint(folder, name="last.ckpt"):
+    return torch.load(folder / "checkpoints" / name, weights_only=True)
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard(monkeypatch):
+    """It takes seconds to import; one test asks for it."""
+    monkeypatch.setattr("rgflow.callbacks.tensorboard", lambda folder, step: None)
+
+
+# Recipes
+
+
+def test_the_budget_is_500_epochs_unless_one_is_given():
+    assert TrainConfig().epochs == 500
+    assert TrainConfig(steps=3).epochs is None
+    assert TrainConfig(steps=30, epochs=2).total_steps(10) == 20
+    assert TrainConfig(minutes=1).total_steps(10) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": 0}, "lr must be above 0"),
+        ({"lr": math.nan}, "lr must be above 0"),
+        ({"batch_size": 0}, "batch_size must be above 0"),
+        ({"steps": 0}, "steps must be above 0"),
+        ({"minutes": -1}, "minutes must be above 0"),
+        ({"clip_grad": -1}, "clip_grad must be at least 0"),
+        ({"schedule": "linear"}, "constant, cosine"),
+        ({"dtype": "float16"}, "float32, float64"),
+        ({"precision": "16"}, "bf16-mixed"),
+        ({"precision": "32", "dtype": "float64"}, "does not go with"),
+        ({"accelerator": "abacus"}, "cpu, gpu"),
+        ({"devices": 0}, "devices must be at least 1, not 0"),
+        ({"devices": "0,1"}, "different GPUs"),
+        ({"devices": "two"}, "must be a number"),
+        ({"devices": -1}, "must be a number"),
+        ({"num_nodes": 0}, "num_nodes must be above 0"),
+    ],
+)
+def test_a_recipe_names_what_is_not_allowed(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)
+
+
+def test_precision_and_dtype_agree():
+    assert TrainConfig(precision="64").dtype == "float64"
+    assert TrainConfig(dtype="float64").precision == "64"
+    assert TrainConfig(devices="0,1", accelerator="gpu").device_list == [0, 1]
+    assert TrainConfig(devices="2").device_list == 2
+
+
+def test_schedules_by_hand():
+    recipe = TrainConfig(lr=2.0, warmup_steps=4, schedule="cosine", steps=100, minutes=10)
+    assert recipe.learning_rate(0, 0.0) == pytest.approx(0.5)
+    assert recipe.learning_rate(10, 0.0) == 2.0
+    assert recipe.learning_rate(50, 0.5) == pytest.approx(1.0)
+    assert recipe.learning_rate(99, 1.0) == pytest.approx(0.0)
+    assert recipe.progress(50, 60, 10) == 0.5  # steps are ahead of minutes
+    assert recipe.progress(10, 540, 10) == 0.9  # minutes are ahead of steps
+    assert replace(recipe, schedule="constant").learning_rate(50, 0.5) == 2.0
+
+
+# Batches
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 30), st.sampled_from([1, 2, 4]), st.integers(0, 40), st.integers(0, 3))
+def test_batches_are_the_same_for_any_start_and_any_number_of_ranks(extra, ranks, start, seed):
+    batch, n = 4, 3 + extra
+    if n < batch:
+        with pytest.raises(ValueError, match="fewer than one batch"):
+            BatchStream(n, batch, seed)
+        return
+    steps = n // batch
+    count = start + 2 * steps
+    whole = [b for b, _ in zip(BatchStream(n, batch, seed), range(count), strict=False)]
+    for epoch in range(count // steps):
+        seen = sum(whole[epoch * steps : (epoch + 1) * steps], [])
+        assert len(set(seen)) == len(seen) == steps * batch and set(seen) <= set(range(n))
+    parts = [iter(BatchStream(n, batch, seed, start, rank, ranks)) for rank in range(ranks)]
+    for step in range(start, count):
+        assert sum((next(part) for part in parts), []) == whole[step]
+
+
+def test_orders_differ_between_epochs_and_seeds():
+    orders = [shuffled(20, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_a_batch_must_be_shared_equally():
+    with pytest.raises(ValueError, match="multiple of the 3 processes"):
+        BatchStream(10, 4, 0, ranks=3)
+
+
+def test_flips_mirror_about_half_of_the_images_and_are_keyed():
+    images = pictures(400).images
+    index = torch.arange(400)
+    out = flipped(images, 0, 1, index)
+    mirrored = (out == images.flip(-1)).flatten(1).all(1)
+    assert ((out == images).flatten(1).all(1) ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(flipped(images[order], 0, 1, index[order]), out[order])
+    assert not torch.equal(flipped(images, 0, 2, index), out)
+
+
+def test_sets_on_disk_and_in_memory_give_the_same_batches():
+    held = pictures()
+
+    class OnDisk(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(held)
+
+        def __getitem__(self, index):
+            return held[index]
+
+    a, b = Indexed(held).__getitems__([3, 1, 2]), Indexed(OnDisk()).__getitems__([3, 1, 2])
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[1].tolist() == [3, 1, 2]
+
+
+def test_evaluate_gives_mean_and_standard_error_whatever_the_batches():
+    flow, images = fresh().double(), pictures(23)
+    lengths = code_lengths(flow, images, 23)
+    result = evaluate(flow, images, batch_size=7)
+    assert result.n == 23
+    assert result.mean == pytest.approx(float(lengths.mean()), abs=1e-12)
+    assert result.standard_error == pytest.approx(float(lengths.std() / 23**0.5), rel=1e-6)
+    assert evaluate(flow, images, seed=1).mean != result.mean
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(flow, images, indices=[])
+    assert spread(10, 4) == [0, 2, 5, 7] and spread(3, 10) == [0, 1, 2] == spread(3, 0)
+
+
+# Grids
+
+
+def test_a_grid_places_images_row_by_row():
+    images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 1, 2, 2)
+    out = grid(images, columns=2)
+    assert out.shape == (5, 5, 3)
+    assert (
+        (out[:2, 3:] == 1).all() and (out[3:, :2] == 2).all() and (out[3:, 3:] == 255).all() and (out[2] == 255).all()
+    )
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        grid(torch.zeros(1, 2, 4, 4, dtype=torch.uint8))
+
+
+def test_samples_are_repeatable_and_checked():
+    flow = fresh()
+    assert torch.equal(sample_images(flow, 5, seed=3), sample_images(flow, 5, seed=3))
+    assert not torch.equal(sample_images(flow, 5, seed=3), sample_images(flow, 5, seed=4))
+    with pytest.raises(ValueError, match="at least 1"):
+        sample_images(flow, 0)
+
+
+# Runs
+
+
+def test_a_run_learns_and_writes_what_it_promises(tmp_path, capsys):
+    flow = fresh()
+    recipe = TrainConfig(
+        **QUIET | {"plot_epoch": 2}, epochs=6, keep_epoch=3, eval_epoch=2, out_dir=str(tmp_path), name="a"
+    )
+    run = fit(flow, pictures(), pictures(20, 1), recipe, {"data": "ramps"}, {"licence": "none"})
+    folder = tmp_path / "a"
+    assert run.folder == folder and run.steps == 30 and run.epochs == 6
+    assert run.score.mean < evaluate(fresh(), pictures(20, 1)).mean - 0.3
+    assert run.score == evaluate(flow, pictures(20, 1), batch_size=8)
+    assert sorted(os.listdir(folder / "checkpoints")) == [
+        "best.ckpt",
+        "epoch_00003.ckpt",
+        "epoch_00006.ckpt",
+        "last.ckpt",
+    ]
+    assert sorted(os.listdir(folder / "samples")) == [f"epoch_{k:05d}.png" for k in (2, 4, 6)]
+    rows = read_log(folder / "metrics.csv")
+    assert rows == run.rows and list(rows[0]) == list(COLUMNS) and len(rows) == 30
+    assert [r["step"] for r in rows if r["test_bits_per_dim"] != ""] == [10, 20, 30]
+    assert rows[0]["lr"] == pytest.approx(1e-2 / 3) and rows[5]["lr"] == 1e-2
+    assert [r["epoch"] for r in rows[3:6]] == [0, 1, 1]
+    assert same(flow, checkpoints.load(folder / "model.safetensors"))
+    card = checkpoints.read_card(folder / "model.safetensors")["card"]
+    assert card["steps"] == 30 and card["data"] == "ramps" and card["licence"] == "none"
+    assert card["test_bits_per_dim"] == run.score.mean and card["test_images"] == 20
+    assert capsys.readouterr() == ("", ""), "a quiet run says nothing"
+    assert checkpoint(folder)["global_step"] == 30 and checkpoint(folder, "epoch_00003.ckpt")["global_step"] == 15
+
+
+def test_a_run_is_this_plain_loop():
+    """Order, flips, noise, loss, clipping, decay and schedule, written out: the same bits after 13 steps."""
+    recipe = TrainConfig(
+        **QUIET | {"clip_grad": 0.05}, steps=13, schedule="cosine", weight_decay=0.1, seed=4, out_dir=""
+    )
+    flow, images = fresh(), pictures().images
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-2, weight_decay=0.1)
+    lines = []
+    for step in range(13):
+        epoch, batch = divmod(step, 5)  # 44 images, 8 a batch
+        order = np.random.default_rng(np.random.SeedSequence((4, epoch))).permutation(44)
+        index = torch.from_numpy(order[8 * batch : 8 * batch + 8])
+        mirrored = keyed_noise((1,), 4, epoch, index, stream=1)[:, 0] < 0.5
+        chosen = images[index].clone()
+        chosen[mirrored] = chosen[mirrored].flip(-1)
+        bits = flow.bits_per_dim(chosen, keyed_noise((1, 8, 8), 4, epoch, index)).mean()
+        optimizer.zero_grad()
+        (bits * math.log(2)).backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 0.05)
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (step + 1) / 3) * 0.5 * (1 + math.cos(math.pi * step / 13))
+        optimizer.step()
+        lines.append(float(bits.detach()))
+    trained = fresh()
+    run = fit(trained, pictures(flip=True), None, recipe)
+    assert [row["train_bits_per_dim"] for row in run.rows] == lines
+    assert same(flow, trained)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fit(fresh(), pictures(), None, TrainConfig(**QUIET, steps=2, out_dir=""))
+    assert run.folder is None and run.score is None and len(run.rows) == 2 and os.listdir(tmp_path) == []
+
+
+def test_lightning_warns_of_nothing(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*(LeafSpec|treespec).*")
+        fit(fresh(), pictures(), pictures(5), TrainConfig(**QUIET, steps=2, out_dir=str(tmp_path)))
+
+
+class Killed(Exception):
+    pass
+
+
+def mortal(flow, lives):
+    """The flow, dying in the middle of training step number `lives` (from 0)."""
+    healthy = flow.bits_per_dim
+
+    def bits_per_dim(*arguments):
+        nonlocal lives
+        lives -= torch.is_grad_enabled()  # evaluations do not count
+        if lives < 0:
+            raise Killed
+        return healthy(*arguments)
+
+    flow.bits_per_dim = bits_per_dim
+    return flow
+
+
+@pytest.mark.parametrize(("schedule", "save_minutes"), [("constant", 1e-9), ("cosine", 0)])
+@pytest.mark.parametrize("kills", [(7,), (5,), (3, 4, 11)])  # steps after which the run dies; an epoch has 5
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, save_minutes, kills):
+    tests = Pictures(255 - pictures(9, 1).images)  # the score gets worse: the first is the best
+    options = QUIET | {"print_step": 3, "schedule": schedule, "save_minutes": save_minutes}
+    recipe = TrainConfig(**options, steps=13, out_dir=str(tmp_path / "a"))
+    whole = fresh()
+    expected = fit(whole, pictures(flip=True), tests, recipe)
+    recipe = replace(recipe, out_dir=str(tmp_path / "b"))
+    done = 0
+    for kill in kills:
+        with pytest.raises(Killed):
+            fit(mortal(fresh(), kill - done), pictures(flip=True), tests, recipe)
+        saved = kill if save_minutes else kill // 5 * 5  # at every step, or at the end of an epoch
+        done = checkpoint(tmp_path / "b")["global_step"] if saved else 0
+        assert done == saved
+    again = fresh(seed=5)  # the weights come from the checkpoint
+    run = fit(again, pictures(flip=True), tests, recipe)
+    assert same(whole, again)
+    one, two = checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b")
+    for key, state in one["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, two["optimizer_states"][0]["state"][key][name])
+    assert run.score == expected.score and run.steps == 13 and run.epochs == 2
+    assert [checkpoint(tmp_path / part, "best.ckpt")["global_step"] for part in "ab"] == [5, 5]
+    strip = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows]
+    assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in expected.rows]
+    assert same(
+        checkpoints.load(tmp_path / "a" / "model.safetensors"), checkpoints.load(tmp_path / "b" / "model.safetensors")
+    )
+
+
+CHILD = """
+import sys
+import torch
+from rgflow import callbacks, flow, pictures, recipes, train
+callbacks.tensorboard = lambda folder, step: None
+config, recipe, images, out_dir = torch.load(sys.argv[1], weights_only=False)
+fresh = flow.build(config, torch.Generator().manual_seed(0))
+train.fit(fresh, pictures.Pictures(images), None, recipes.TrainConfig(**recipe, steps=100000, out_dir=out_dir))
+"""
+
+
+def test_sigkill_at_any_moment_loses_no_bit(tmp_path):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    task = tmp_path / "task.pt"
+    torch.save((CONFIG, QUIET | {"save_minutes": 1e-9}, pictures().images, str(tmp_path / "b")), task)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(task)], env=environment, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "b" / "checkpoints" / "last.ckpt").exists():
+            assert child.poll() is None and time.monotonic() < deadline, "the child made no checkpoint"
+            time.sleep(0.01)
+        time.sleep(0.15)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = checkpoint(tmp_path / "b")["global_step"]
+    recipe = TrainConfig(**QUIET, steps=done + 7, out_dir=str(tmp_path / "b"))
+    resumed, whole = fresh(), fresh()
+    assert fit(resumed, pictures(), pictures(9, 1), recipe).steps == done + 7
+    fit(whole, pictures(), None, replace(recipe, out_dir=""))
+    assert done > 0 and same(resumed, whole)
+    assert not list((tmp_path / "b" / "checkpoints").glob(".*"))
+
+
+def test_a_finished_run_is_read_not_trained_and_its_budget_can_be_extended(tmp_path):
+    recipe = TrainConfig(**QUIET, steps=6, out_dir=str(tmp_path))
+    first = fresh()
+    rows = fit(first, pictures(), None, recipe).rows
+    again = fresh(seed=3)
+    run = fit(again, pictures(), None, recipe)
+    assert same(first, again) and run.steps == 6 and run.rows == rows
+    assert fit(again, pictures(), None, replace(recipe, steps=4)).steps == 6
+    assert same(first, again)
+    longer, whole = fresh(seed=3), fresh()
+    assert fit(longer, pictures(), None, replace(recipe, steps=11)).steps == 11
+    fit(whole, pictures(), None, replace(recipe, steps=11, out_dir=""))
+    assert same(longer, whole)
+
+
+def test_minutes_end_a_run_and_count_over_restarts(tmp_path):
+    recipe = TrainConfig(**QUIET, minutes=0.01, schedule="cosine", out_dir=str(tmp_path))
+    run = fit(fresh(), pictures(), None, recipe)
+    assert run.steps > 1 and 0.6 <= run.seconds < 5
+    assert run.rows[-1]["lr"] < 2e-3  # the schedule follows the clock
+    assert fit(fresh(), pictures(), None, recipe).steps == run.steps
+    more = fit(fresh(), pictures(), None, replace(recipe, minutes=0.013))
+    clock = [row["seconds"] for row in more.rows]
+    assert more.steps > run.steps and clock == sorted(clock) and clock[run.steps] >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": replace(CONFIG, nhidden=16)}, "model nhidden is 8 there and 16 here"),
+        ({"recipe": {"lr": 0.5}}, "training lr is 0.01 there and 0.5 here"),
+        ({"recipe": {"batch_size": 4}}, "training batch_size is 8 there and 4 here"),
+        ({"images": pictures(40)}, "data images is 44 there and 40 here"),
+        ({"images": pictures(44, 7)}, "digest of 16 images"),
+        ({"data": {"data": "b"}}, "data data is 'a' there and 'b' here"),
+    ],
+)
+def test_another_run_in_the_folder_is_an_error_that_names_the_difference(tmp_path, change, message):
+    recipe = TrainConfig(**QUIET, steps=2, out_dir=str(tmp_path))
+    fit(fresh(), pictures(), None, recipe, {"data": "a"})
+    with pytest.raises(ValueError, match=message):
+        fit(
+            fresh(change.get("config", CONFIG)),
+            change.get("images", pictures()),
+            None,
+            replace(recipe, **change.get("recipe", {})),
+            change.get("data", {"data": "a"}),
+        )
+
+
+def test_an_unreadable_checkpoint_is_an_error(tmp_path):
+    recipe = TrainConfig(**QUIET, steps=2, out_dir=str(tmp_path))
+    fit(fresh(), pictures(), None, recipe)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be read.*delete it"):
+        fit(fresh(), pictures(), None, recipe)
+
+
+def test_bad_input_is_found_before_training(tmp_path):
+    recipe = TrainConfig(**QUIET, steps=2, out_dir="")
+    with pytest.raises(ValueError, match="5 images, fewer than one batch of 8"):
+        fit(fresh(), pictures(5), None, recipe)
+    with pytest.raises(ValueError, match=r"training images are \(1, 8, 8\), the flow takes \(1, 4, 4\)"):
+        fit(fresh(replace(CONFIG, size=4)), pictures(), None, recipe)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"output folder .* cannot be written"):
+        fit(fresh(), pictures(), None, replace(recipe, out_dir=str(tmp_path / "file" / "run")))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU"):
+            fit(fresh(), pictures(), None, replace(recipe, accelerator="gpu"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_level_and_keeps_the_checkpoint(tmp_path):
+    recipe = TrainConfig(**QUIET, epochs=3, out_dir=str(tmp_path))
+    flow = fresh()
+    healthy, weight, left = flow.bits_per_dim, next(flow.bijector.steps[1].parameters()), 7
+
+    def bits_per_dim(*arguments):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            with torch.no_grad():
+                weight.fill_(math.nan)
+        return healthy(*arguments)
+
+    flow.bits_per_dim = bits_per_dim
+    with pytest.raises(FloatingPointError, match=r"loss is not finite at step 7: first at level 1"):
+        fit(flow, pictures(), None, recipe)
+    saved = checkpoint(tmp_path)
+    assert saved["global_step"] == 5 and all(v.isfinite().all() for v in saved["state_dict"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
+    flow = fresh()
+    name, parameter = next((n, p) for n, p in flow.named_parameters() if n.startswith("bijector.steps.1."))
+    parameter.register_hook(lambda g: g * math.inf)
+    before = {k: v.clone() for k, v in flow.state_dict().items()}
+    with pytest.raises(FloatingPointError, match=r"gradient is not finite at step 0: first at level 1"):
+        fit(flow, pictures(), None, TrainConfig(**QUIET, steps=3, out_dir=str(tmp_path)))
+    assert all(torch.equal(v, flow.state_dict()[k]) for k, v in before.items())
+
+
+def test_clipping_bounds_the_gradient_of_nats_per_dimension():
+    norms = {}
+    for clip in (0.0, 1e-3):
+        flow = fresh()
+        seen = []
+        recipe = TrainConfig(**QUIET | {"clip_grad": clip}, steps=1, out_dir="")
+        last = list(flow.parameters())[-1]
+        from rgflow import train
+
+        class Spy(train.Training):
+            def on_before_zero_grad(self, optimizer, seen=seen):
+                seen.append([p.grad.clone() for p in self.flow.parameters() if p.grad is not None])
+
+            def on_train_batch_end(self, *_, seen=seen):
+                seen.append([p.grad.clone() for p in self.flow.parameters()])
+
+        patch = pytest.MonkeyPatch()
+        patch.setattr(train, "Training", Spy)
+        fit(flow, pictures(), None, recipe)
+        patch.undo()
+        norms[clip] = float(torch.cat([g.flatten() for g in seen[-1]]).norm())
+        assert last.grad is not None
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-3) and norms[0.0] > 1e-2
+    flow = fresh()
+    index = torch.tensor(next(iter(BatchStream(44, 8, 0))))
+    from rgflow.batches import noise
+
+    images = pictures().images[index]
+    loss = flow.bits_per_dim(images, noise(images, 0, 0, index, torch.float32)).mean() * math.log(2)
+    loss.backward()
+    by_hand = torch.cat([p.grad.flatten() for p in flow.parameters()]).norm()
+    assert norms[0.0] == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    recipe = TrainConfig(**QUIET, steps=5, out_dir=str(tmp_path))
+    fit(fresh(), pictures(), None, recipe)
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+
+    def full(self, filepath, *_, **__):
+        with open(filepath, "wb") as file:
+            file.write(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(fresh(), pictures(), None, replace(recipe, steps=9))
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("precision", ["64", "bf16-mixed"])
+def test_other_precisions_train(tmp_path, precision):
+    flow = fresh()
+    run = fit(flow, pictures(), pictures(9), TrainConfig(**QUIET, precision=precision, steps=10, out_dir=str(tmp_path)))
+    assert run.score.mean < 8
+    assert flow.dtype == (torch.float64 if precision == "64" else torch.float32)
+    assert torch.get_default_dtype() == torch.float32
+    assert checkpoints.load(tmp_path / "model.safetensors").dtype == flow.dtype
+
+
+def test_tensorboard_is_written_where_it_is_installed(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.undo()
+    fit(fresh(), pictures(), None, TrainConfig(**QUIET, steps=2, out_dir=str(tmp_path)))
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_workers_read_the_same_batches():
+    a, b = fresh(), fresh()
+    fit(a, pictures(), None, TrainConfig(**QUIET, steps=7, out_dir=""))
+    fit(b, pictures(), None, TrainConfig(**QUIET, steps=7, workers=1, out_dir=""))
+    assert same(a, b)
+
+
+def test_read_log_skips_a_half_written_row(tmp_path):
+    (tmp_path / "metrics.csv").write_text(",".join(COLUMNS) + "\n1,0,0.5,0.1,3.0,\n2,0,0.6,0.1,2.5,2.75\n3,0,0.")
+    rows = read_log(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == [1, 2] and rows[1]["test_bits_per_dim"] == 2.75
+    assert read_log(tmp_path / "nothing.csv") == []
+
+
+def test_keeping_works_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr("rgflow.callbacks.os.link", refuse)
+    fit(fresh(), pictures(), None, TrainConfig(**QUIET, epochs=1, keep_epoch=1, out_dir=str(tmp_path)))
+    assert checkpoint(tmp_path, "epoch_00001.ckpt")["global_step"] == 5
+    assert isinstance(Checkpoints(tmp_path).state_dict()["best"], float)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_to_the_weights_of_the_cpu():
+    """float64, 6 steps: the two differ by rounding alone, amplified by Adam's division; 1e-6 is ample for that."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    flows = []
+    for accelerator in ("cpu", "gpu"):
+        flow = fresh()
+        fit(
+            flow,
+            pictures(flip=True),
+            pictures(9),
+            TrainConfig(**QUIET, precision="64", steps=6, accelerator=accelerator, out_dir=""),
+        )
+        flows.append(flow.cpu())
+    for a, b in zip(*(f.parameters() for f in flows), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
