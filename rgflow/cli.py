@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rgflow import checkpoints, flags
+from rgflow import checkpoints, flags, results
 from rgflow.flags import (
     ConvertFlags,
     DataFlags,
@@ -45,7 +47,14 @@ def train(args: Sequence[str]) -> None:
     data = {key: given[key] for key in ("data", "data_seed")}
     from rgflow.train import fit  # here, for Lightning takes seconds to import
 
-    run = fit(flow, train_set, test_set, recipe, data, {"preset": given["preset"]})
+    machine = results.hardware()
+    card = {
+        "preset": given["preset"],
+        "command": shlex.join(["rgflow", "train", *args]),
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)",
+    }
+    run = fit(flow, train_set, test_set, recipe, data, card)
     if not recipe.quiet and _is_first_process():
         score = f", {_score(run.score)}" if run.score else ""
         _say(f"{run.steps} steps, {run.epochs} epochs, {run.seconds:.0f} s{score}")

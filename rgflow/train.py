@@ -74,7 +74,8 @@ class Training(pl.LightningModule):
         self.last_score: Score | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.flow.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        recipe = self.recipe
+        return torch.optim.AdamW(self.flow.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
     def train_dataloader(self) -> DataLoader:
         trainer, recipe = self.trainer, self.recipe

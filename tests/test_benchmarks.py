@@ -1,0 +1,43 @@
+"""The benchmarks run, and count what they say they count."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rgflow import RGFlowConfig
+
+
+@pytest.fixture(scope="module")
+def step() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "step.py"
+    spec = importlib.util.spec_from_file_location("step", path)
+    module = sys.modules["step"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_products_by_hand(step) -> None:
+    """8 x 8, one channel, blocks of 4: d/2 = 8; 4 blocks on level 0 and 1 on level 1, for each of 5 images."""
+    config = RGFlowConfig(channels=1, size=8, nlayers=(3, 2), nres=2, nmlp=2, nhidden=16)
+    # Disentangler and decimator, both halves, layers; s and t; residual blocks; forward and twice backward.
+    fine, coarse = 2 * 2 * 3 * 2 * 2 * 3, 2 * 2 * 2 * 2 * 2 * 3
+    assert step.products(config, 5) == [
+        (fine, 20, 8, 16),
+        (fine, 20, 16, 16),
+        (fine, 20, 16, 8),
+        (coarse, 5, 8, 16),
+        (coarse, 5, 16, 16),
+        (coarse, 5, 16, 8),
+    ]
+
+
+def test_it_runs(step, capsys) -> None:
+    median = step.main(step.Options(config="tiny", rounds=3))
+    assert set(median) == {"products", "step", "encode", "decode", "step / products", "decode / encode"}
+    assert all(value > 0 for value in median.values())
+    assert "1 thread(s)" in capsys.readouterr().out

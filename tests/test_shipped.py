@@ -1,0 +1,40 @@
+"""The models that come with the package: what their cards promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import rgflow
+from rgflow import checkpoints, pixels
+from rgflow.batches import evaluate
+
+NAMES = checkpoints.shipped()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_and_sizes(name: str) -> None:
+    card = checkpoints.read_card(name)["card"]
+    for key in ("data", "command", "licence", "hardware", "date", "seed", "steps", "seconds", "test_bits_per_dim"):
+        assert key in card, f"the card of {name} lacks {key}"
+    assert checkpoints.find(name).stat().st_size <= 8 * 2**20
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_trained_flows_come_back(name: str, dtype: torch.dtype, bound: float) -> None:
+    flow = rgflow.load(name, dtype=dtype)
+    with torch.no_grad():
+        x = flow.sample(16, generator=torch.Generator().manual_seed(0))
+        images = pixels.from_logit(x)
+        x = pixels.to_logit(images, pixels.keyed_noise(flow.shape, 0, 0, torch.arange(16), dtype))[0]
+        back = flow.decode(flow.encode(x)[0])[0]
+    assert (x - back).abs().max() <= bound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_of_the_cards(name: str) -> None:
+    card = checkpoints.read_card(name)["card"]
+    test = rgflow.data.load(card["data"], "test")
+    mean, error, _ = evaluate(rgflow.load(name), test, indices=range(0, len(test), len(test) // 400))
+    assert mean == pytest.approx(card["test_bits_per_dim"], abs=5 * error)
