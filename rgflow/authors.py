@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rgflow.flow import Flow, RGFlowConfig, build
+from rgflow.priors import PRIORS
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _NET = re.compile(r"layers\.(\d+)\.([st])_layers\.(\d+)\.(.+)")
@@ -78,7 +79,7 @@ def load_state(path: str | Path, config: RGFlowConfig | dict | str | Path) -> Fl
     """
     path = Path(path)
     if isinstance(config, (str, Path)):
-        config = json.loads(Path(config).read_text())
+        config = _settings(Path(config))
     if isinstance(config, dict):
         config, _ = config_from_args(config)
     config = replace(
@@ -95,6 +96,7 @@ def load_state(path: str | Path, config: RGFlowConfig | dict | str | Path) -> Fl
     flow = build(config).to(next(v.dtype for k, v in state.items() if k.endswith("weight_v")))
     ours = {k: torch.full_like(v, torch.nan) for k, v in flow.state_dict().items()}
     orders = [half.order for level in range(flow.bijector.depth + 1) for half in flow.bijector.step(level).blocks]
+    _check_constants(path, state, config)
     for key, value in state.items():
         if match := _NET.fullmatch(key):
             block, kind, layer, rest = int(match[1]), match[2], int(match[3]), match[4]
@@ -139,6 +141,37 @@ def _renamed(rest: str, value: Tensor, per_block: int, order: Tensor | None) -> 
     if what == "weight_g":
         return name + "g", value[order] if last else value
     return name + "bias", value[:, order] if last else value
+
+
+def _check_constants(path: Path, state: dict[str, Tensor], config: RGFlowConfig) -> None:
+    """Refuses a file whose prior or masks are not those of the config, and one with tensors that we do not know."""
+    expected = PRIORS[config.prior].scale
+    rows, columns = torch.arange(config.block)[:, None], torch.arange(config.block)[None, :]
+    left = ((rows + columns) % 2 == 0).expand(config.channels, config.block, config.block)
+    for key, value in state.items():
+        if key == "prior.scale":
+            if not torch.allclose(value.double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6):
+                given = value.flatten()[0].item()
+                raise ValueError(
+                    f"{path}: a prior of scale {given:.4g} is not the config's {config.prior} of {expected:.4g}"
+                )
+        elif key.endswith(("mask_left", "mask_right")):
+            if not torch.equal(value.bool(), left if key.endswith("left") else ~left):
+                raise ValueError(f"{path}: {key} is not the checkerboard of the given config")
+        elif not _NET.fullmatch(key):
+            raise ValueError(f"{path}: {key} is no tensor of the original code")
+
+
+def _settings(path: Path) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        settings = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold the settings by name, not a {type(settings).__name__}")
+    return settings
 
 
 def _read(path: Path) -> dict[str, Tensor]:

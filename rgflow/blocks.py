@@ -54,7 +54,8 @@ class Blocks(nn.Module):
 
     def _on_patches(self, x: Tensor, function: nn.Module) -> tuple[Tensor, Tensor]:
         patches, ladj = function(self.cut(x))
-        return self.join(patches, x.shape), ladj.view(len(x), -1).sum(1)
+        count = x.shape[2] // self.block[0] * (x.shape[3] // self.block[1])
+        return self.join(patches, x.shape), ladj.view(len(x), count).sum(1)
 
     def cut(self, x: Tensor) -> Tensor:
         """Lattice (B, C, H, W) -> patches (N, d)."""

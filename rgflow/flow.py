@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rgflow import pixels
 from rgflow.blocks import Blocks
 from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain
-from rgflow.hierarchy import ORDERS, Geometry, Hierarchy, RGStep
+from rgflow.hierarchy import ORDERS, Geometry, Hierarchy, RGStep, whole
 from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet
 from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
@@ -79,29 +79,30 @@ class RGFlowConfig:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
-        if not isinstance(self.channels, int) or self.channels < 1:
-            raise ValueError(f"channels must be an integer of at least 1, not {self.channels!r}")
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        for name in ("tied", "share_levels"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        for name in ("channels", "block", "repeat"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
         if len(size) != 2:
-            raise ValueError(f"size must be one number or (H, W), not {self.size!r}")
-        object.__setattr__(self, "size", size)
+            raise ValueError(f"size must be one integer or (H, W), not {self.size!r}")
+        object.__setattr__(self, "size", tuple(whole("size", edge) for edge in size))
         depth = self.geometry.depth
         for name in ("nlayers", "nres", "nmlp", "nhidden"):
             value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                value = tuple(value)
-                object.__setattr__(self, name, value)
+            if name == "nlayers" and value is None:
+                continue
+            several = isinstance(value, (list, tuple))
+            value = tuple(whole(name, number) for number in value) if several else whole(name, value)
+            object.__setattr__(self, name, value)
+            if several:
                 if self.share_levels:
                     raise ValueError(f"{name} must be one number when levels share their weights, not {value}")
                 if len(value) != depth + 1:
                     raise ValueError(
                         f"{name} must be one number or {depth + 1} (one per level, lowest first), not {value}"
                     )
-            for number in value if isinstance(value, tuple) else (value,):
-                if name == "nlayers" and value is None:
-                    continue
-                if not isinstance(number, int) or number < 1:
-                    raise ValueError(f"{name} must be integers of at least 1, not {value!r}")
         if self.coupling == "autoregressive":
             if self.net != "residual":
                 raise ValueError('coupling "autoregressive" works with net "residual" only, not "plain"')
@@ -185,8 +186,10 @@ class Flow(nn.Module):
         return self.bijector.inverse(z)
 
     def lattices(self, z: Tensor) -> list[Tensor]:
-        """The images of every scale while z is decoded, coarsest first (paper, figure 3a)."""
+        """The images of every scale while z is decoded, coarsest first (paper, figure 3a); for RG hierarchies only."""
         self._check(z, "z")
+        if not hasattr(self.bijector, "lattices"):
+            raise ValueError(f"a flow of {type(self.bijector).__name__} has no images at coarser scales")
         return self.bijector.lattices(z)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -253,6 +256,8 @@ class Flow(nn.Module):
     def _check(self, x: Tensor, name: str) -> None:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{name} must be (B, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}")
+        if x.dtype != self.dtype:
+            raise ValueError(f"{name} must be {self.dtype} as the weights are, not {x.dtype}")
 
 
 def build(config: Config, generator: torch.Generator | None = None) -> Flow:

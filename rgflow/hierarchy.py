@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,21 @@ import torch
 from torch import Tensor, nn
 
 ORDERS = ("paper", "authors")
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """The value as an integer of at least `least`; numpy's integers are welcome, booleans and floats are not.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, bool):
+        try:
+            if operator.index(value) >= least:
+                return operator.index(value)
+        except TypeError:
+            pass
+    raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,8 @@ class Geometry:
     repeat: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("height", "width", "block", "repeat"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
         if self.block < 2 or self.block % 2:
             raise ValueError(f"block must be an even number of at least 2, not {self.block}")
         if self.order not in ORDERS:

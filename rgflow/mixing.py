@@ -81,14 +81,14 @@ def donor_weight(flow: Flow, images: Tensor, level: int, seed: int = 0, batch_si
 
     Source: ours; it puts a number to "levels separate scales" (paper, sec. 1 and figure 5).
     """
-    generator = torch.Generator().manual_seed(seed)
+    images, generator = images.cpu(), torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
     hosts, donors = order[0::2], order[1::2]
     if len(hosts) != len(donors):
         raise ValueError(f"images are taken in pairs: their number must be even, not {len(images)}")
 
     def latents(index: Tensor) -> Tensor:
-        noise = pixels.keyed_noise(flow.shape, seed, 0, index).to(flow.device, flow.dtype)
+        noise = pixels.keyed_noise(flow.shape, seed, 0, index, flow.dtype).to(flow.device)
         return flow.encode(pixels.to_logit(images[index].to(flow.device), noise)[0])[0]
 
     decoded = []

@@ -71,8 +71,7 @@ class ResidualBlock(nn.Module):
 
     def prepare(self) -> tuple[Folded, Folded]:
         """Gives what `forward` takes, for s and for t: the first scale, weights and biases with the others in them."""
-        tiny = torch.finfo(self.linears[0].beta.dtype).tiny ** 0.5  # stands in for a scale of exactly zero
-        betas = [torch.where(linear.beta == 0, tiny, linear.beta) for linear in self.linears]
+        betas = [_not_zero(linear.beta) for linear in self.linears]
         folded = []
         for k, linear in enumerate(self.linears):
             weight, bias = linear.weight() / betas[k], linear.bias
@@ -93,6 +92,15 @@ class ResidualBlock(nn.Module):
             columns = read if k == 0 else slice(None)
             y = F.linear(F.silu(y), weight[rows, columns], bias[rows])
         return y
+
+
+def _not_zero(beta: Tensor) -> Tensor:
+    """Moves scales away from zero, where they cannot be divided by, no further than rounding notices; gradients pass.
+
+    The gradient of a folded scale is a difference of two terms of size 1 / beta, good to eps / beta relative to it.
+    """
+    least = torch.finfo(beta.dtype).eps ** (2 / 3)
+    return beta + torch.where(beta.abs() < least, least - beta, 0).detach()
 
 
 def causal_mask(inputs: int, outputs: int, sites: int) -> Tensor:

@@ -58,7 +58,12 @@ def from_logit(x: Tensor) -> Tensor:
     .. math:: \text{image} = \bigl\lfloor 256\,(\sigma(x) - 0.05) / 0.9 \bigr\rfloor, \text{ cut to } 0..255.
 
     Shapes: x (..., H, W), any float dtype; images of the same shape, uint8.
+
+    Raises:
+        ValueError: x holds NaN.
     """
+    if x.isnan().any():
+        raise ValueError("logit pixels hold NaN: they have no grey level")
     u = (x.detach().sigmoid() - ALPHA) / (1 - 2 * ALPHA)
     return (u * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
 

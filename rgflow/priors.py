@@ -44,6 +44,8 @@ class Gaussian(nn.Module):
     Source: paper, sec. 3 and eq. 12.
     """
 
+    scale = 1.0
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of each element, nats, with the shape of z."""
         return -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
@@ -73,7 +75,7 @@ def temperature_map(temperature: float | Tensor | list | tuple, levels: Tensor) 
     Raises:
         ValueError: another number of levels or another shape, or a temperature that is not positive and finite.
     """
-    value = torch.as_tensor(temperature, dtype=torch.get_default_dtype(), device=levels.device)
+    value = torch.as_tensor(temperature, dtype=torch.float64, device=levels.device)
     if not (value.isfinite().all() and (value > 0).all()):
         raise ValueError(f"temperatures must be positive and finite, not {value.tolist()}")
     count = int(levels.max()) + 1

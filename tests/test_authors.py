@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,40 @@ def test_bad_files_are_refused(tmp_path) -> None:
     torch.save([1, 2], tmp_path / "list")
     with pytest.raises(ValueError, match="no dict of tensors"):
         authors.load_state(tmp_path / "list", CONFIG)
-    from dataclasses import replace
-
+    state = torch.load(FOLDER / "0.state", weights_only=True)["flow"]
+    for name, change, message in [
+        (
+            "prior",
+            {"prior.scale": 3 * state["prior.scale"]},
+            "a prior of scale 2.121 is not the config's laplace of 0.7071",
+        ),
+        ("mask", {"layers.0.mask_left": state["layers.0.mask_right"]}, "mask_left is not the checkerboard"),
+        ("more", {"layers.0.foreign": torch.zeros(1)}, "layers.0.foreign is no tensor of the original code"),
+    ]:
+        torch.save(state | change, tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            authors.load_state(tmp_path / name, CONFIG)
+    with pytest.raises(ValueError, match="is not the config's gaussian of 1"):
+        authors.load_state(FOLDER / "0.state", replace(CONFIG, prior="gaussian"))
     for change, message in [
         ({"nhidden": 24}, "does not fit the given config"),
         ({"nlayers": (4, 2)}, "nothing in the file for"),
         ({"nlayers": (2, 2)}, "does not fit the given config"),
+        ({"block": 2, "nlayers": 2}, "is not the checkerboard"),
         ({"size": 16, "nlayers": 2}, "does not fit|nothing in the file"),
         ({"size": 4, "nlayers": 3}, "does not fit|not a tensor"),
     ]:
         with pytest.raises(ValueError, match=message):
             authors.load_state(FOLDER / "0.state", replace(CONFIG, **change))
+
+
+def test_bad_settings_files_are_refused(tmp_path) -> None:
+    for content, message in [("[1]", "must hold the settings by name, not a list"), ("{", "is not JSON")]:
+        (tmp_path / "c.json").write_text(content)
+        with pytest.raises(ValueError, match=f"c.json {message}"):
+            authors.load_state(FOLDER / "0.state", tmp_path / "c.json")
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        authors.load_state(FOLDER / "0.state", tmp_path / "none.json")
 
 
 def test_bad_settings_are_refused() -> None:

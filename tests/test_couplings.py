@@ -118,6 +118,24 @@ def test_a_swish_scale_of_zero_is_half_the_identity() -> None:
     assert_close(s, torch.tanh(net.scale[0] * (x + y) / 2**0.5), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-3, -0.1, 1.0])
+def test_gradient_of_a_swish_scale(value: float) -> None:
+    """The scales are folded into the weights; their gradients must still be those of the formula, also near zero."""
+    net = wake_up(ResidualNet(3, 1, 1, 4, "half"))
+    with torch.no_grad():
+        for linear in net.blocks[0].linears:
+            linear.beta.fill_(value)
+    betas, x = [linear.beta for linear in net.blocks[0].linears], torch.randn(20, 3)
+    folded = torch.autograd.grad(sum(v.sum() for v in net(x, net.prepare())), betas)
+    y = x.expand(2, -1, -1)
+    for linear in net.blocks[0].linears:
+        y = (y * torch.sigmoid(linear.beta * y)) @ linear.weight().transpose(1, 2) + linear.bias
+    y = net.scale * (x + y) / 2**0.5
+    plain = torch.autograd.grad(y[0].tanh().sum() + y[1].sum(), betas)
+    for a, b in zip(folded, plain):
+        assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_checkpointing_changes_no_gradient() -> None:
     stacks = [
         wake_up(AffineStack([AffineCoupling([PlainNet(4, 8)]) for _ in range(3)], m)) for m in ("store", "checkpoint")

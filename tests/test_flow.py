@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from bijectors import assert_bijector, wake_up
@@ -130,6 +131,32 @@ def test_sampling_at_temperatures(case: str) -> None:
     assert_close(flow.sample(3, heat, next(generators)), flow.sample(3, 0.5, next(generators)))
 
 
+def test_no_samples_are_a_valid_number_of_samples() -> None:
+    assert build(SMALL).sample(0).shape == (0, 1, 8, 8)
+
+
+def test_numpy_integers_are_integers() -> None:
+    config = replace(SMALL, size=np.int64(8), nlayers=(np.int32(2), 1))
+    assert config.size == (8, 8) and config.nlayers == (2, 1) and type(config.nlayers[0]) is int
+
+
+def test_checkpointing_keeps_fewer_numbers() -> None:
+    """What autograd saves: with checkpoints only what passes between coupling layers."""
+    kept = {}
+    for memory in ("store", "checkpoint"):
+        flow = build(replace(SMALL, nlayers=4, nhidden=64, memory=memory))
+        sizes = []
+
+        def pack(tensor: torch.Tensor, sizes=sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            flow.log_prob(torch.randn(64, 1, 8, 8))
+        kept[memory] = sum(sizes)
+    assert kept["checkpoint"] < kept["store"] / 5
+
+
 def test_progressive_lattices() -> None:
     flow = wake_up(build(replace(SMALL, size=16)), std=0.2)
     z = torch.randn(2, 1, 16, 16)
@@ -174,10 +201,18 @@ def test_paper_defaults() -> None:
     [
         ({"channels": 0}, "channels must be an integer of at least 1, not 0"),
         ({"size": 30}, "30 x 30 does not fit blocks of 4"),
-        ({"size": (8, 8, 8)}, r"size must be one number or \(H, W\)"),
-        ({"nlayers": 0}, "nlayers must be integers of at least 1, not 0"),
+        ({"size": (8, 8, 8)}, r"size must be one integer or \(H, W\)"),
+        ({"size": 8.0}, "size must be an integer of at least 1, not 8.0"),
+        ({"size": "88"}, "size must be an integer of at least 1, not '88'"),
+        ({"channels": True}, "channels must be an integer of at least 1, not True"),
+        ({"nlayers": (2, True)}, "nlayers must be an integer of at least 1, not True"),
+        ({"block": "4"}, "block must be an integer of at least 1, not '4'"),
+        ({"repeat": 1.5}, "repeat must be an integer of at least 1, not 1.5"),
+        ({"tied": "no"}, "tied must be True or False, not 'no'"),
+        ({"share_levels": 1}, "share_levels must be True or False, not 1"),
+        ({"nlayers": 0}, "nlayers must be an integer of at least 1, not 0"),
         ({"nlayers": (1, 2, 3)}, r"nlayers must be one number or 2 \(one per level, lowest first\), not \(1, 2, 3\)"),
-        ({"nhidden": 1.5}, "nhidden must be integers of at least 1, not 1.5"),
+        ({"nhidden": 1.5}, "nhidden must be an integer of at least 1, not 1.5"),
         ({"prior": "cauchy"}, "prior must be one of laplace, gaussian, not 'cauchy'"),
         ({"coupling": "glow"}, "coupling must be one of affine, autoregressive, not 'glow'"),
         ({"net": "big"}, "net must be one of residual, plain, not 'big'"),
@@ -203,6 +238,10 @@ def test_bad_inputs_are_refused() -> None:
         flow.encode(torch.zeros(2, 1, 16, 16))
     with pytest.raises(ValueError, match=r"z must be \(B, 1, 8, 8\), not \(1, 8, 8\)"):
         flow.decode(torch.zeros(1, 8, 8))
+    with pytest.raises(ValueError, match="x must be torch.float32 as the weights are, not torch.float64"):
+        flow.encode(torch.zeros(2, 1, 8, 8, dtype=torch.float64))
+    with pytest.raises(ValueError, match="a flow of RealNVP has no images at coarser scales"):
+        build(CASES["Real NVP"]).lattices(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="number of samples must not be negative, not -1"):
         flow.sample(-1)
     with pytest.raises(TypeError, match="RGFlowConfig or a RealNVPConfig, not dict"):

@@ -20,8 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 # What a module is called where it is not called as its distribution is.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml",
-                 "pytorch_lightning": "pytorch-lightning"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "pytorch_lightning": "pytorch-lightning",
+}
 OURS = {"rgflow", "tests", "conftest", "benchmarks"}
 
 
@@ -134,3 +139,18 @@ def test_ci_and_the_readme_name_commands_that_exist() -> None:
     for document in ("README.md", "CONTRIBUTING.md", "book/intro.md"):
         named = set(re.findall(r"(?<=[`\n])make ([a-z-]+)", (ROOT / document).read_text()))
         assert named <= targets, f"{document} names {named - targets}"
+
+
+def test_files_import_only_from_files_above_them() -> None:
+    """The table "Where things are" in CONTRIBUTING.md names every file, in an order that the imports keep."""
+    table = re.findall(r"^\| (`.+?`) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    order = [name for row in table for name in re.findall(r"`(\w+)`", row)]
+    files = {path.stem for path in (ROOT / "rgflow").glob("*.py")} - {"__init__", "__main__"}
+    assert sorted(order) == sorted(files)
+    for name in files:
+        for node in ast.walk(ast.parse((ROOT / "rgflow" / f"{name}.py").read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("rgflow"):
+                continue
+            used = [alias.name for alias in node.names] if node.module == "rgflow" else [node.module.split(".")[1]]
+            for other in used:
+                assert order.index(other) < order.index(name), f"{name} imports {other}, which stands below it"

@@ -47,6 +47,11 @@ def test_from_logit_is_cut_to_grey_levels() -> None:
     assert pixels.from_logit(torch.tensor([[-50.0, 50.0]])).tolist() == [[0, 255]]
 
 
+def test_nan_has_no_grey_level() -> None:
+    with pytest.raises(ValueError, match="logit pixels hold NaN"):
+        pixels.from_logit(torch.tensor([[0.0, torch.nan]]))
+
+
 def test_noise_is_drawn_from_the_generator() -> None:
     images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     a, b = (pixels.to_logit(images, generator=torch.Generator().manual_seed(3))[0] for _ in "ab")

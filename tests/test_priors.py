@@ -36,10 +36,10 @@ def test_temperature_is_the_power_of_the_density(name: str, temperature: float) 
 
 
 def test_temperature_maps() -> None:
-    assert temperature_map(0.5, LEVELS) == 0.5
-    assert_close(temperature_map([0.2, 0.6], LEVELS), torch.tensor([[0.6, 0.2], [0.2, 0.2]]))
+    assert temperature_map(0.6, LEVELS) == 0.6
+    assert_close(temperature_map([0.2, 0.6], LEVELS), torch.tensor([[0.6, 0.2], [0.2, 0.2]]).double())
     full = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert torch.equal(temperature_map(full, LEVELS), full)
+    assert torch.equal(temperature_map(full, LEVELS), full.double())
 
 
 @pytest.mark.parametrize(
