@@ -12,18 +12,15 @@ is factored out are whole sites, the two off-diagonal ones of each 2 x 2 cell, a
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-TOLERANCE = 0.02  # matched_width: largest relative error of the parameter count
+from rgflow.convnets import ScaleShiftNet
+from rgflow.couplings import remember
 
 
 @dataclass(frozen=True)
@@ -136,54 +133,6 @@ def join(kept: Tensor, out: Tensor) -> Tensor:
     return torch.cat([first, out, last], dim=1)
 
 
-class NormedConv(nn.Module):
-    """A 3 x 3 convolution with zero padding and weight normalisation, w = gain * v / |v| per output channel.
-
-    Shapes: (B, n_in, H, W) -> (B, n_out, H, W). Source: Salimans and Kingma 2016, eq. 2, arXiv:1602.07868.
-    """
-
-    def __init__(self, n_in: int, n_out: int, gain: float = 1.0, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        # |v| is near 1 at the start, so that the step of an optimiser means the same at every width.
-        self.direction = nn.Parameter(torch.randn(n_out, n_in, 3, 3, generator=generator) / (9 * n_in) ** 0.5)
-        self.gain = nn.Parameter(torch.full((n_out,), gain))
-        self.bias = nn.Parameter(torch.zeros(n_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = F.normalize(self.direction, dim=(1, 2, 3)) * self.gain[:, None, None, None]
-        return F.conv2d(x, weight, self.bias, padding=1)
-
-
-class ScaleShiftNet(nn.Module):
-    r"""A convolutional residual network that gives s and t of a coupling, s = scale * tanh(raw s).
-
-    Pre-activation blocks h + conv(swish(conv(swish(h)))), all 3 x 3; zero at the start, as the output gain is 0.
-
-    Shapes: (B, n_in, H, W) -> s, t, both (B, n_out, H, W); scale (n_out, 1, 1) is learned, 1 at the start.
-    Source: Dinh et al. 2017, sec. 4.1.
-    """
-
-    def __init__(
-        self, n_in: int, n_out: int, nhidden: int, nres: int, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        self.first = NormedConv(n_in, nhidden, generator=generator)
-        self.blocks = nn.ModuleList()
-        for _ in range(nres):
-            one, two = (NormedConv(nhidden, nhidden, generator=generator) for _ in range(2))
-            self.blocks.append(nn.Sequential(nn.SiLU(), one, nn.SiLU(), two))
-        self.last = NormedConv(nhidden, 2 * n_out, gain=0.0, generator=generator)
-        self.scale = nn.Parameter(torch.ones(n_out, 1, 1))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.first(x)
-        for block in self.blocks:
-            h = h + block(h)
-        # Back to the dtype of x: under autocast s and t must not lower the precision of z and ladj.
-        s, t = self.last(F.silu(h)).to(x.dtype).chunk(2, dim=1)
-        return self.scale * torch.tanh(s), t
-
-
 class Coupling(nn.Module):
     r"""Scales and shifts one part of x, reading only the other: the common half of the two couplings below.
 
@@ -266,7 +215,7 @@ class RealNVP(nn.Module):
         super().__init__()
         self.config, self.shape = config, (config.channels, *config.size)
         self.checkers, self.channels = nn.ModuleList(), nn.ModuleList()  # one list of couplings per scale each
-        for scale, (checker, channel) in enumerate(_couplings(config)):
+        for scale, (checker, channel) in enumerate(couplings_per_scale(config)):
             edges = (config.size[0] >> scale, config.size[1] >> scale)
             nets = _nets(config, scale, False, checker, generator)
             self.checkers.append(nn.ModuleList(CheckerboardCoupling(net, k % 2, *edges) for k, net in enumerate(nets)))
@@ -303,9 +252,8 @@ class RealNVP(nn.Module):
         return h, ladj
 
     def _run(self, maps: Iterable[Callable], h: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
-        recompute = self.config.memory == "checkpoint" and torch.is_grad_enabled()
         for f in maps:
-            h, change = checkpoint(f, h, use_reentrant=False, preserve_rng_state=False) if recompute else f(h)
+            h, change = remember(f, self.config.memory)(h)
             ladj = ladj + change
         return h, ladj
 
@@ -325,12 +273,12 @@ def _levels(config: RealNVPConfig) -> Tensor:
     return levels.view(height, width)
 
 
-def _couplings(config: RealNVPConfig) -> list[tuple[int, int]]:
+def couplings_per_scale(config: RealNVPConfig) -> list[tuple[int, int]]:
     """Checkerboard and channel-wise couplings of each scale."""
     return [(config.ncouplings, config.ncouplings)] * (config.scales - 1) + [(config.ncouplings + 1, 0)]
 
 
-def _net_shape(config: RealNVPConfig, scale: int, channelwise: bool) -> tuple[int, int, int]:
+def net_shape(config: RealNVPConfig, scale: int, channelwise: bool) -> tuple[int, int, int]:
     """Channels in, channels out (of s, and of t), hidden width; the tensor of a scale has C 2^scale channels."""
     # channel-wise: half of the 4 C 2^scale squeezed channels, at half the resolution, so with the next width
     channels = config.channels << (scale + channelwise)
@@ -340,54 +288,5 @@ def _net_shape(config: RealNVPConfig, scale: int, channelwise: bool) -> tuple[in
 def _nets(
     config: RealNVPConfig, scale: int, channelwise: bool, number: int, generator: torch.Generator | None
 ) -> Iterator[ScaleShiftNet]:
-    shape = _net_shape(config, scale, channelwise)
+    shape = net_shape(config, scale, channelwise)
     return (ScaleShiftNet(*shape, config.nres, generator) for _ in range(number))
-
-
-def parameter_count(config: RealNVPConfig) -> int:
-    """Number of trainable numbers of `RealNVP(config)`, without building it."""
-
-    def net(n_in: int, n_out: int, nhidden: int) -> int:
-        convs = [(n_in, nhidden)] + [(nhidden, nhidden)] * (2 * config.nres) + [(nhidden, 2 * n_out)]
-        return n_out + sum((9 * a + 2) * b for a, b in convs)
-
-    total = 0
-    for scale, (checker, channel) in enumerate(_couplings(config)):
-        total += checker * net(*_net_shape(config, scale, False))
-        total += channel * net(*_net_shape(config, scale, True)) if channel else 0
-    return total
-
-
-def matched_width(parameters: int, config: RealNVPConfig) -> RealNVPConfig:
-    """The same config with an nhidden that gives `parameters` trainable numbers, at most 2 % off.
-
-    The width of the coarsest lattice is searched in steps of 1 and the finer ones are its halves, rounded; if the
-    nearest such network is more than 2 % off (small networks), each of its widths may move by 1 as well.
-    nhidden is one integer where the doubling is exact, else one per scale; the old nhidden is not looked at.
-
-    Raises ValueError, naming the nearest counts, if no width comes within 2 %.
-    """
-    if not _positive(parameters):
-        raise ValueError(f"parameters must be an integer from 1, got {parameters!r}")
-
-    def halved(top: int) -> tuple[int, ...]:
-        return tuple(max(1, ((2 * top >> (config.scales - 1 - r)) + 1) // 2) for r in range(config.scales))
-
-    def count(widths: tuple[int, ...]) -> int:
-        return parameter_count(replace(config, nhidden=widths))
-
-    def miss(widths: tuple[int, ...]) -> int:
-        return abs(count(widths) - parameters)
-
-    tops = range(1, parameters + 2)  # a width of w has more than w parameters: the last one is too wide
-    high = tops[bisect_left(tops, parameters, key=lambda top: count(halved(top)))]
-    best = min(halved(max(1, high - 1)), halved(high), key=miss)
-    if miss(best) > TOLERANCE * parameters:
-        near = sorted(product(*((w, w + 1, max(1, w - 1)) for w in best)), key=miss)
-        best = near[0]
-        if miss(best) > TOLERANCE * parameters:
-            below = next((w for w in near if count(w) < parameters), None)
-            above = next((w for w in near if count(w) > parameters), None)
-            names = " and ".join(f"{count(w)} (nhidden={w})" for w in (below, above) if w)
-            raise ValueError(f"no nhidden gives {parameters} parameters within 2 %: the nearest found are {names}")
-    return replace(config, nhidden=best[0] if best == tuple(best[0] << r for r in range(config.scales)) else best)

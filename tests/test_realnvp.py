@@ -12,19 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from rgflow.convnets import ScaleShiftNet
 from rgflow.realnvp import (
     ChannelCoupling,
     CheckerboardCoupling,
     RealNVP,
     RealNVPConfig,
-    ScaleShiftNet,
     join,
-    matched_width,
-    parameter_count,
     split,
     squeeze,
     unsqueeze,
 )
+from rgflow.widths import matched_width, parameter_count
 
 
 def small(**kwargs) -> RealNVPConfig:
@@ -338,5 +337,5 @@ def test_matched_width_names_the_nearest_counts():
         matched_width(600, config)
     with pytest.raises(ValueError, match="nearest found are 168 "):
         matched_width(1, config)
-    with pytest.raises(ValueError, match="parameters must be an integer from 1, got 0"):
+    with pytest.raises(ValueError, match="parameters must be an integer of at least 1, not 0"):
         matched_width(0, config)
