@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from rgflow import RGFlowConfig
 
@@ -41,3 +42,14 @@ def test_it_runs(step, capsys) -> None:
     assert set(median) == {"products", "step", "encode", "decode", "step / products", "decode / encode"}
     assert all(value > 0 for value in median.values())
     assert "1 thread(s)" in capsys.readouterr().out
+
+
+def test_data_speed_runs_and_draws_the_same_pictures() -> None:
+    path = Path(__file__).parent.parent / "benchmarks" / "data.py"
+    spec = importlib.util.spec_from_file_location("data_speed", path)
+    module = sys.modules["data_speed"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert set(module.main(module.Options(images=20, pillow=3, rounds=2))) == {"msds1", "msds2", "Pillow"}
+    images, labels = module.synthetic.msds1(3, torch.Generator().manual_seed(0))
+    drawn = torch.from_numpy(module.pillow(labels, 3)).permute(0, 3, 1, 2)
+    assert (images.int() - drawn.int()).abs().max() <= 2

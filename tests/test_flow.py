@@ -48,12 +48,12 @@ def test_flows_are_bijectors(double, case: str) -> None:
 @pytest.mark.parametrize("coupling", ["affine", "autoregressive"])
 @pytest.mark.parametrize("order", ["paper", "authors"])
 @pytest.mark.parametrize("share", [False, True])
-def test_colour_flows_of_edge_16_are_bijectors(double, coupling: str, order: str, share: bool) -> None:
-    config = replace(
-        SMALL, channels=3, size=16, nlayers=1, coupling=coupling, order=order, share_levels=share, nhidden=16
-    )
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_every_kind_and_shape_is_a_bijector(double, coupling, order, share, channels, size) -> None:
+    config = replace(SMALL, channels=channels, size=size, coupling=coupling, order=order, share_levels=share, nlayers=1)
     flow = wake_up(build(config), std=0.2)
-    assert_bijector(flow.bijector, torch.randn(1, *flow.shape))
+    assert_bijector(flow.bijector, torch.randn(1 if size == 16 else 2, *flow.shape))
 
 
 @pytest.mark.parametrize("prior", PRIORS)
