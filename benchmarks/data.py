@@ -36,11 +36,11 @@ def pillow(labels: dict[str, torch.Tensor], count: int) -> np.ndarray:
         picture = Image.new("RGB", (32, 32))
         for column in range(4):
             for row in range(4):
-                cell = Image.new("RGBA", (8, 8))
-                ImageDraw.Draw(cell).ellipse((1, 3, 7, 5), fill=(*map(int, colour[n, row, column]), 255))
-                cell = cell.rotate(float(angle[n, row, column]), Image.Resampling.BICUBIC)
+                oval = Image.new("L", (8, 8))
+                ImageDraw.Draw(oval).ellipse((1, 3, 7, 5), fill=255)
+                oval = oval.rotate(float(angle[n, row, column]), Image.Resampling.BICUBIC)
                 down, right = map(int, position[n, row, column])
-                picture.paste(cell, (8 * column + right, 8 * row + down), cell)
+                picture.paste(tuple(map(int, colour[n, row, column])), (8 * column + right, 8 * row + down), oval)
         pictures.append(np.asarray(picture))
     return np.stack(pictures)
 
