@@ -1,0 +1,51 @@
+"""What README.md shows can be typed: every flag exists, every snippet of Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rgflow import cli
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [
+    line
+    for kind, block in BLOCKS
+    if kind == "sh"
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("rgflow ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_of_the_commands_exist(command: str, capsys) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([words[0], "--help"])
+    assert stop.value.code == 0
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def test_options_of_the_original_have_counterparts_that_exist(capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    rows = [row.split("|")[1:3] for row in TEXT.splitlines() if row.startswith("| `-")]
+    assert len(rows) >= 24, "the table of options is gone"
+    for _, ours in rows:
+        if "the same" not in ours and "convert" not in ours:
+            flags = re.findall(r"--[a-z][a-z-]*", ours)
+            assert flags and set(flags) <= known, ours
+
+
+def test_python_runs() -> None:
+    snippets = [block for kind, block in BLOCKS if kind == "python"]
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})
