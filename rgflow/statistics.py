@@ -36,25 +36,6 @@ def mean_interval(values: Values, level: float = 0.95) -> Interval:
     return Interval(float(v.mean()), float(v.mean() - half), float(v.mean() + half))
 
 
-def difference_interval(first: Values, second: Values, level: float = 0.95) -> Interval:
-    r"""Mean of the first less mean of the second of two independent samples, with Welch's interval.
-
-    .. math:: \bar a - \bar b \pm t_\nu \sqrt{u_a + u_b}, \qquad u = s^2 / n, \qquad
-        \nu = \frac{(u_a + u_b)^2}{u_a^2 / (n_a - 1) + u_b^2 / (n_b - 1)}
-
-    Arguments and errors as in `mean_interval`.
-    """
-    a, b = _checked(first, 2), _checked(second, 2)
-    _check_level(level)
-    gap = float(a.mean() - b.mean())
-    ua, ub = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
-    if ua + ub == 0:
-        return Interval(gap, gap, gap)
-    freedom = (ua + ub) ** 2 / (ua**2 / (len(a) - 1) + ub**2 / (len(b) - 1))
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(ua + ub)
-    return Interval(gap, gap - half, gap + half)
-
-
 def bootstrap_interval(
     values: Values,
     statistic: Callable[[NDArray], float],

@@ -106,8 +106,9 @@ def pinwheel(
     r = 1 + radial_std a,  t = tangential_std b,  a, b ~ N(0, 1),  k uniform in 0..legs-1,
     phi = 2 pi k / legs + rate exp(r),
     x = c (r cos phi - t sin phi,  r sin phi + t cos phi),  c = sqrt(2 / (1 + radial_std^2 + tangential_std^2)),
-    so that the mean of |x|^2 is 2: mean 0 and variance 1 per coordinate for three legs and more. The defaults of the
-    three shape numbers are the usual ones of this toy (Johnson et al. 2016, structured VAEs); the paper gives none.
+    so that the mean of |x|^2 is 2: mean 0 and variance 1 per coordinate for three legs and more. The pinwheel is that
+    of Johnson et al. (2016); tangential_std 0.1 as is common in flow toys (theirs is 0.05), four legs as in the paper,
+    which gives no other shape number.
 
     returns: points (n, 2) in the default dtype, leg (n,) int64
 

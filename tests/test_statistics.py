@@ -12,7 +12,6 @@ from scipy import stats
 from rgflow.statistics import (
     bootstrap_interval,
     circular_mean,
-    difference_interval,
     mean_interval,
     proportion_interval,
     rayleigh_p,
@@ -25,16 +24,6 @@ def test_mean_interval_by_hand():
     assert mean_interval([1, 2, 3]) == pytest.approx((2, 2 - 2.48414, 2 + 2.48414), abs=1e-5)
     wanted = (2, 2 - 1.68585, 2 + 1.68585)
     assert mean_interval(torch.tensor([1.0, 2.0, 3.0]), level=0.9) == pytest.approx(wanted, abs=1e-4)
-
-
-def test_difference_interval_by_hand():
-    # variances 1 and 4, n = 3 each: s.e. = sqrt(1/3 + 4/3), Welch's nu = (5/3)^2 / ((1/3)^2/2 + (4/3)^2/2) = 2.941
-    half = stats.t.ppf(0.975, 50 / 17) * math.sqrt(5 / 3)
-    assert difference_interval([1, 2, 3], [4, 6, 8]) == pytest.approx((-4, -4 - half, -4 + half))
-    assert difference_interval([1, 1], [0, 0]) == (1, 1, 1)
-    a, b = [0.1, 0.5, 0.4, 0.9], [2.0, 1.0, 4.0]
-    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
-    assert difference_interval(a, b, 0.9)[1:] == pytest.approx(tuple(expected))
 
 
 def test_mean_interval_covers_as_often_as_it_says():
