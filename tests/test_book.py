@@ -20,9 +20,21 @@ EXTERNAL = re.compile(r"^\s*(?:https?:)?//", re.IGNORECASE)
 CSS_URL = re.compile(r"""(?:url\(\s*|@import\s+)["']?\s*((?:https?:)?//[^"')\s;]+)""", re.IGNORECASE)
 CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 # Attributes that make a browser load something; <a href> is not among them, nor are links that only tell.
-LOADING = {"script": ("src",), "img": ("src", "srcset"), "source": ("src", "srcset"), "video": ("src", "poster"),
-           "audio": ("src",), "iframe": ("src",), "embed": ("src",), "object": ("data",), "track": ("src",),
-           "image": ("href", "xlink:href"), "use": ("href", "xlink:href"), "input": ("src",), "link": ("href",)}
+LOADING = {
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "source": ("src", "srcset"),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "iframe": ("src",),
+    "embed": ("src",),
+    "object": ("data",),
+    "track": ("src",),
+    "image": ("href", "xlink:href"),
+    "use": ("href", "xlink:href"),
+    "input": ("src",),
+    "link": ("href",),
+}
 TELLING = {"canonical", "author", "license", "next", "prev", "search", "index", "alternate", "help"}
 
 
@@ -135,8 +147,16 @@ class Script:
 
 def test_the_extension_drops_thebe_and_repeats_only() -> None:
     first, second, inline = Script("a.js"), Script("b.js"), Script(None, body="let x = 1")
-    scripts = [first, Script("thebe.js"), second, Script("a.js"), inline, Script(None, body="let x = 1"),
-               Script(None, body="const thebe_selector = 1"), Script(None, body="let y = 2")]
+    scripts = [
+        first,
+        Script("thebe.js"),
+        second,
+        Script("a.js"),
+        inline,
+        Script(None, body="let x = 1"),
+        Script(None, body="const thebe_selector = 1"),
+        Script(None, body="let y = 2"),
+    ]
     kept = offline.without_repeats(scripts)
     assert kept[:3] == [first, second, inline] and kept[3].attributes["body"] == "let y = 2" and len(kept) == 4
 

@@ -19,8 +19,10 @@ import clean_notebooks  # noqa: E402
 import execute  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CHAPTERS = ("00_hierarchy 01_pinwheel 02_training 03_receptive_fields 04_factors 05_mixing 06_inpainting 07_realnvp "
-            "08_scale_invariance 09_training_faster 10_ode 11_lattice 12_family 99_ledger").split()
+CHAPTERS = (
+    "00_hierarchy 01_pinwheel 02_training 03_receptive_fields 04_factors 05_mixing 06_inpainting 07_realnvp "
+    "08_scale_invariance 09_training_faster 10_ode 11_lattice 12_family 99_ledger"
+).split()
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -30,8 +32,13 @@ def parameters_problem(notebook: nbformat.NotebookNode) -> str | None:
     if len(tagged) != 1:
         return f"{len(tagged)} cells are tagged parameters; there must be one"
     source = tagged[0].source
-    assigned = {target.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)
-                for target in node.targets if isinstance(target, ast.Name)}
+    assigned = {
+        target.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     if "profile" not in assigned:
         return "the parameters cell does not set profile"
     if "RGFLOW_PROFILE" not in source and "results.profile()" not in source:
@@ -41,15 +48,17 @@ def parameters_problem(notebook: nbformat.NotebookNode) -> str | None:
 
 def unchecked(notebook: nbformat.NotebookNode) -> list[int]:
     """Cells tagged nbval-check-output without a stored output: nbval would pass them silently."""
-    return [number for number, cell in enumerate(notebook.cells)
-            if clean_notebooks.is_checked(cell) and not cell.outputs]
+    return [
+        number for number, cell in enumerate(notebook.cells) if clean_notebooks.is_checked(cell) and not cell.outputs
+    ]
 
 
 @every_notebook
 def test_notebook_is_clean(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert clean_notebooks.text(clean_notebooks.cleaned(nbformat.reads(text, as_version=4))) == text, (
-        "run make notebooks-clean")
+        "run make notebooks-clean"
+    )
     nbformat.validate(nbformat.reads(text, as_version=4))
 
 
@@ -93,17 +102,23 @@ def test_chapters_are_numbered_as_designed_and_all_in_the_book() -> None:
 
 # ---- the tools, on notebooks made here ----
 
+
 def example() -> nbformat.NotebookNode:
     v4 = nbformat.v4
     stream = v4.new_output("stream", text="3\n")
     result = v4.new_output("execute_result", data={"text/plain": "3"}, execution_count=7)
-    notebook = v4.new_notebook(metadata={"widgets": {"x": 1}, "papermill": {"y": 2}}, cells=[
-        v4.new_markdown_cell("# Title"),
-        v4.new_code_cell("import os\nprofile = os.environ.get('RGFLOW_PROFILE', 'book')",
-                         metadata={"tags": ["parameters"], "papermill": {"duration": 1}}),
-        v4.new_code_cell("print(3)", outputs=[stream], execution_count=2),
-        v4.new_code_cell("1 + 2", outputs=[result], execution_count=7, metadata={"tags": ["nbval-check-output"]}),
-    ])
+    notebook = v4.new_notebook(
+        metadata={"widgets": {"x": 1}, "papermill": {"y": 2}},
+        cells=[
+            v4.new_markdown_cell("# Title"),
+            v4.new_code_cell(
+                "import os\nprofile = os.environ.get('RGFLOW_PROFILE', 'book')",
+                metadata={"tags": ["parameters"], "papermill": {"duration": 1}},
+            ),
+            v4.new_code_cell("print(3)", outputs=[stream], execution_count=2),
+            v4.new_code_cell("1 + 2", outputs=[result], execution_count=7, metadata={"tags": ["nbval-check-output"]}),
+        ],
+    )
     return notebook
 
 
@@ -154,9 +169,9 @@ def test_notebook_checks_see_what_they_are_for() -> None:
     assert parameters_problem(notebook) == "0 cells are tagged parameters; there must be one"
 
 
-def test_execute_runs_all_deletes_failing_output_and_drops_strangers(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch,
-                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_execute_runs_all_deletes_failing_output_and_drops_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     sources, out = tmp_path / "notebooks", tmp_path / "executed"
     sources.mkdir(), out.mkdir()
     good, bad = example(), example()

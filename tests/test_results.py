@@ -31,8 +31,16 @@ def test_profile_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_record_then_load_gives_the_number_and_where_it_came_from(scratch: Path) -> None:
-    results.record("01_pinwheel", "purity", torch.tensor(0.75), interval=(0.7, np.float32(0.8)), n=10, seed=3,
-                   unit="fraction", note="45 degrees")
+    results.record(
+        "01_pinwheel",
+        "purity",
+        torch.tensor(0.75),
+        interval=(0.7, np.float32(0.8)),
+        n=10,
+        seed=3,
+        unit="fraction",
+        note="45 degrees",
+    )
     entry = results.load("01_pinwheel", scratch)["purity"]
     assert entry["value"] == 0.75 and entry["interval"] == pytest.approx([0.7, 0.8])
     assert (entry["n"], entry["seed"], entry["unit"], entry["note"]) == (10, 3, "fraction", "45 degrees")
@@ -70,19 +78,22 @@ def test_without_a_named_folder_numbers_go_to_scratch_never_to_the_repository(mo
     assert results.folder() != results.COMMITTED
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"chapter": "pinwheel"}, "chapter is 'pinwheel'; it must be a notebook's name"),
-    ({"chapter": "../01_x"}, "must be a notebook's name"),
-    ({"name": ""}, "name is ''; it must be a non-empty string"),
-    ({"value": float("nan")}, "value of 'a' is not finite: nan"),
-    ({"value": [1.0, float("inf")]}, "is not finite"),
-    ({"value": "0.5"}, "must be a number or an array of numbers"),
-    ({"value": None}, "must be a number or an array of numbers"),
-    ({"interval": (2.0, 1.0)}, r"is \[2.0, 1.0\]; low must not exceed high"),
-    ({"interval": (1.0,)}, r"has 1 parts; it must be \(low, high\)"),
-    ({"interval": ([1.0], [2.0])}, r"both must have the value's, \(\)"),
-    ({"n": 0}, "n of 'a' is 0; it must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chapter": "pinwheel"}, "chapter is 'pinwheel'; it must be a notebook's name"),
+        ({"chapter": "../01_x"}, "must be a notebook's name"),
+        ({"name": ""}, "name is ''; it must be a non-empty string"),
+        ({"value": float("nan")}, "value of 'a' is not finite: nan"),
+        ({"value": [1.0, float("inf")]}, "is not finite"),
+        ({"value": "0.5"}, "must be a number or an array of numbers"),
+        ({"value": None}, "must be a number or an array of numbers"),
+        ({"interval": (2.0, 1.0)}, r"is \[2.0, 1.0\]; low must not exceed high"),
+        ({"interval": (1.0,)}, r"has 1 parts; it must be \(low, high\)"),
+        ({"interval": ([1.0], [2.0])}, r"both must have the value's, \(\)"),
+        ({"n": 0}, "n of 'a' is 0; it must be at least 1"),
+    ],
+)
 def test_bad_arguments_are_named(scratch: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         results.record(**{"chapter": "01_x", "name": "a", "value": 1.0, **arguments})
@@ -93,8 +104,11 @@ def test_missing_and_foreign_files_are_named(scratch: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no results of '07_none'"):
         results.load("07_none", scratch)
     scratch.mkdir()
-    for content, message in [("{", "is not valid JSON"), ("[1]", "does not hold results"),
-                             ('{"a": 1}', "every entry needs a value")]:
+    for content, message in [
+        ("{", "is not valid JSON"),
+        ("[1]", "does not hold results"),
+        ('{"a": 1}', "every entry needs a value"),
+    ]:
         (scratch / "01_x.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             results.load("01_x", scratch)
@@ -104,21 +118,24 @@ def entry(value: object, interval: object = None, profile: str = "book") -> dict
     return {"value": value, "interval": interval, "profile": profile}
 
 
-@pytest.mark.parametrize(("fresh", "committed", "verdict"), [
-    (entry(1.0), entry(1.0005), "agrees"),
-    (entry(1.0), entry(1.01), "differs"),
-    (entry(1.0, [0.9, 1.1]), entry(1.15, [1.05, 1.25]), "agrees"),
-    (entry(1.0, [0.9, 1.1]), entry(1.3, [1.2, 1.4]), "differs"),
-    (entry(1.3, [1.2, 1.4]), entry(1.0, [0.9, 1.1]), "differs"),
-    (entry(1.0, [0.9, 1.1]), entry(1.05), "differs"),
-    (entry([1.0, 2.0]), entry([1.0, 2.0]), "agrees"),
-    (entry([1.0, 2.0]), entry([1.0, 2.1]), "differs"),
-    (entry([1.0, 2.0]), entry([1.0]), "differs"),
-    (entry([1.0, 2.0], [[0, 1], [2, 3]]), entry([1.5, 9.0], [[1, 8], [2, 10]]), "differs"),
-    (entry(1.0, profile="quick"), entry(9.0), "other profile"),
-    (entry(1.0), None, "new"),
-    (None, entry(1.0), "not measured"),
-])
+@pytest.mark.parametrize(
+    ("fresh", "committed", "verdict"),
+    [
+        (entry(1.0), entry(1.0005), "agrees"),
+        (entry(1.0), entry(1.01), "differs"),
+        (entry(1.0, [0.9, 1.1]), entry(1.15, [1.05, 1.25]), "agrees"),
+        (entry(1.0, [0.9, 1.1]), entry(1.3, [1.2, 1.4]), "differs"),
+        (entry(1.3, [1.2, 1.4]), entry(1.0, [0.9, 1.1]), "differs"),
+        (entry(1.0, [0.9, 1.1]), entry(1.05), "differs"),
+        (entry([1.0, 2.0]), entry([1.0, 2.0]), "agrees"),
+        (entry([1.0, 2.0]), entry([1.0, 2.1]), "differs"),
+        (entry([1.0, 2.0]), entry([1.0]), "differs"),
+        (entry([1.0, 2.0], [[0, 1], [2, 3]]), entry([1.5, 9.0], [[1, 8], [2, 10]]), "differs"),
+        (entry(1.0, profile="quick"), entry(9.0), "other profile"),
+        (entry(1.0), None, "new"),
+        (None, entry(1.0), "not measured"),
+    ],
+)
 def test_compare_uses_intervals_where_both_have_them(fresh: dict | None, committed: dict | None, verdict: str) -> None:
     rows = results.compare({"a": fresh} if fresh else {}, {"a": committed} if committed else {})
     assert [(row.name, row.verdict) for row in rows] == [("a", verdict)]
