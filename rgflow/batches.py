@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -168,6 +169,23 @@ def score(total: Tensor, squares: Tensor, n: int) -> Score:
     mean = float(total) / n
     variance = max(float(squares) / n - mean**2, 0.0) * n / (n - 1) if n > 1 else 0.0
     return Score(mean, (variance / n) ** 0.5, n)
+
+
+def digest(images: Dataset, most: int = 0) -> str:
+    """Sixteen hexadecimal digits that tell one set of images from another.
+
+    Arguments:
+        most: images that count, evenly spread; 0: all, or for a set that names its part of a larger one (`indices`,
+            whose pictures lie on the disk) these indices and 64 images.
+    """
+    value, source = hashlib.sha256(), Indexed(images)
+    indices = getattr(images, "indices", None)
+    if not most and indices is not None:
+        value.update(torch.as_tensor(indices, dtype=torch.int64).numpy())
+        most = 64
+    for index in spread(len(source), most):
+        value.update(source[index][0].contiguous().numpy())
+    return value.hexdigest()[:16]
 
 
 def spread(n: int, most: int) -> list[int]:

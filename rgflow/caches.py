@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rgflow import synthetic
+from rgflow.files import replacing
 
 _VERSION = 1  # part of the file names: raise it when the drawing of MSDS1 or MSDS2 changes
 _DRAW: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]] = {"msds1": synthetic.msds1, "msds2": synthetic.msds2}
@@ -71,13 +71,5 @@ def _read(path: Path, n: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _write(path: Path, images: Tensor, labels: dict[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, images=images.numpy(), **{key: label.numpy() for key, label in labels.items()})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, images=images.numpy(), **{key: label.numpy() for key, label in labels.items()})

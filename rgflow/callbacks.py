@@ -8,8 +8,11 @@ import importlib.util
 import logging
 import math
 import os
+import re
 import shutil
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rgflow.batches import Indexed, code_lengths, score, spread
-from rgflow.checkpoints import replacing
+from rgflow.files import replacing
 from rgflow.grids import sample_images, write_grid
 
 if TYPE_CHECKING:
@@ -84,7 +87,10 @@ class Evaluation(Callback):
             if trainer.world_size > 1:
                 sums = sums.to(trainer.strategy.root_device)
                 torch.distributed.all_reduce(sums)
-            module.score = module.last_score = score(sums[0], sums[1], len(chosen))
+            found = score(sums[0], sums[1], len(chosen))
+            if not math.isfinite(found.mean):
+                raise FloatingPointError(f"the test bits/dim are not finite after step {trainer.global_step}")
+            module.score = module.last_score = found
 
 
 class Journal(Callback):
@@ -110,7 +116,10 @@ class Journal(Callback):
     def on_train_start(self, trainer: Trainer, module: Training) -> None:
         if not trainer.is_global_zero:
             return
-        step = trainer.global_step
+        step, channels = trainer.global_step, module.flow.shape[0]
+        self.visible = self.folder is not None and channels in (1, 3)
+        if self.folder is not None and not self.visible and module.recipe.plot_epoch:
+            logger.warning("images of %d channels cannot be shown: no pictures of samples", channels)
         if self.folder is not None:
             self.rows = [row for row in read_log(self.folder / "metrics.csv") if row["step"] <= step] if step else []
             with replacing(self.folder / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
@@ -147,8 +156,7 @@ class Journal(Callback):
             self.bar.update(step - self.bar.n)
             test = f"{module.last_score.mean:.4f}" if module.last_score else "-"
             self.bar.set_postfix_str(f"bits/dim {mean:.4f}, test {test}")
-        visible = self.folder is not None and module.flow.shape[0] in (1, 3)
-        if visible and _due(module.epoch, module.recipe.plot_epoch):
+        if self.visible and _due(module.epoch, module.recipe.plot_epoch):
             images = sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
             write_grid(images, self.folder / "samples" / f"epoch_{module.epoch:05d}.png", scale=2)
 
@@ -160,7 +168,13 @@ class Journal(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves the state of the run, atomically: `last.ckpt`, `best.ckpt` (by test bits/dim), kept `epoch_N.ckpt`."""
+    """Saves the state of the run, atomically: `last.ckpt`, `best.ckpt` (by test bits/dim), kept `epoch_N.ckpt`.
+
+    Nothing is saved unless the weights, the test score and the loss of the very next step are finite; the latter is
+    computed first. So a run that goes on from a checkpoint gets through the forward pass with which it starts, and has
+    the same weights there as the run that wrote it. (The gradient of that step, and later steps, can still fail.)
+    `last.ckpt` is replaced after the copies: a kill between loses none of them, for the run makes them again.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -175,9 +189,6 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Training) -> None:
         self.saved = module.seconds
-        if self.folder is not None and trainer.is_global_zero:
-            for left in self.folder.glob(".*.tmp"):  # by a kill in the middle of a save
-                left.unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
@@ -193,6 +204,7 @@ class Checkpoints(Callback):
         late = bool(recipe.save_minutes) and module.seconds - self.saved >= 60 * recipe.save_minutes
         asked = trainer.received_sigterm and trainer.world_size == 1  # ranks may hear the signal at different steps
         if copies or late or asked or module.finished or _due(module.epoch, recipe.save_epoch):
+            module.check_next_step()
             self._save(trainer, copies)
             self.saved = module.seconds
 
@@ -200,15 +212,14 @@ class Checkpoints(Callback):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self.folder / "last.ckpt")  # the others only take part; rank 0 writes
             return
-        last = self.folder / "last.ckpt"
-        with replacing(last) as temporary:
-            trainer.save_checkpoint(temporary)
-        for name in copies:
-            with replacing(self.folder / name) as temporary:
-                try:
-                    os.link(last, temporary)  # a second name; the next last.ckpt is a new file
-                except OSError:  # a file system without hard links
-                    shutil.copyfile(last, temporary)
+        with replacing(self.folder / "last.ckpt") as last:
+            trainer.save_checkpoint(last)
+            for name in copies:
+                with replacing(self.folder / name) as copy:
+                    try:
+                        os.link(last, copy)  # a second name; the next last.ckpt is a new file
+                    except OSError:  # a file system without hard links
+                        shutil.copyfile(last, copy)
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float | int | str]]:
@@ -243,3 +254,21 @@ def average(value: Tensor, trainer: Trainer) -> Tensor:
         torch.distributed.all_reduce(value)
         value /= trainer.world_size
     return value
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning without its advert and the notes that do not concern our use of it."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+    loggers = [logging.getLogger(n) for n in (*names, "pytorch_lightning.utilities.rank_zero", "torch.distributed")]
+    levels = [part.level for part in loggers]
+    for part in loggers:
+        part.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in ("LeafSpec", "does not have many workers", "GPU available but not used", "treespec"):
+                warnings.filterwarnings("ignore", message=f".*{re.escape(message)}.*")
+            yield
+    finally:
+        for part, level in zip(loggers, levels, strict=True):
+            part.setLevel(level)

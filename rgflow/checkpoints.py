@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rgflow import flow as flows
+from rgflow.files import replacing
 from rgflow.flow import Flow, build
 
 KEY = "rgflow"  # of our header among the metadata of the safetensors file
@@ -28,24 +28,6 @@ Card = Mapping[str, str | int | float]
 
 class CheckpointError(ValueError):
     """A model file that cannot be used; the message is one line."""
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it when the block ends well: a kill leaves the old file whole.
-
-    Raises:
-        OSError: from the block or the renaming; the temporary file is removed and the old one untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())  # else a power cut could keep the new name without the new bytes
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(flow: Flow, path: str | os.PathLike[str], card: Card | None = None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rgflow import checkpoints, flags, results
+from rgflow import checkpoints, files, flags, results
 from rgflow.flags import (
     ConvertFlags,
     DataFlags,
@@ -27,6 +27,7 @@ from rgflow.flags import (
 from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
 from rgflow.recipes import PRESETS, TrainConfig, check_folder
 
+logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
 
 
@@ -45,6 +46,8 @@ def train(args: Sequence[str]) -> None:
     config = flags.make(kind, {**given, "channels": channels, "size": tuple(size)})
     flow = build(config, torch.Generator().manual_seed(recipe.seed))
     data = {key: given[key] for key in ("data", "data_seed")}
+    if given["test_index"] is not None:
+        data["test_index"] = Path(given["test_index"]).name
     from rgflow.train import fit  # here, for Lightning takes seconds to import
 
     machine = results.hardware()
@@ -56,7 +59,7 @@ def train(args: Sequence[str]) -> None:
     }
     run = fit(flow, train_set, test_set, recipe, data, card)
     if not recipe.quiet and _is_first_process():
-        score = f", {_score(run.score)}" if run.score else ""
+        score = f", {_score(run.score, 'test')}" if run.score else ""
         _say(f"{run.steps} steps, {run.epochs} epochs, {run.seconds:.0f} s{score}")
         if run.folder is not None:
             _say(f"model: {run.folder / 'model.safetensors'}")
@@ -72,10 +75,13 @@ def sample(args: Sequence[str]) -> None:
             raise ValueError(f"{name} must be at least 1, not {given[name]}")
     values = flags.numbers("temperature", given["temperature"])
     flow = _flow(given)
+    out = Path(given["out"])
+    if given["npy"] and out.suffix == ".npy":
+        raise ValueError(f"{out} would hold both the picture and the array: --out needs another ending than .npy")
     images = sample_images(flow, given["n"], values[0] if len(values) == 1 else values, given["seed"])
     out = _file(given["out"])
     if given["npy"]:
-        with checkpoints.replacing(out.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+        with files.replacing(out.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, images.permute(0, 2, 3, 1).numpy())
     write_grid(images, out, given["columns"], given["scale"])
     _say(f"{len(images)} images: {out}")
@@ -88,16 +94,23 @@ def evaluate(args: Sequence[str]) -> None:
     from rgflow import batches
 
     _log_to_stderr(False)
-    flow = _flow(given)
+    flow, card = _flow(given), checkpoints.read_card(given["model"])["card"]
     channels, *size = flow.shape
-    given |= {"channels": given["channels"] or channels, "size": given["size"] or tuple(size)}
+    given |= {key: own for key, own in (("channels", channels), ("size", tuple(size))) if given[key] is None}
+    if given["data_seed"] is None:
+        given["data_seed"] = int(card.get("data_seed", 0))
     images = _set(given, given["split"])
     if tuple(images[0][0].shape) != tuple(flow.shape):
         raise ValueError(f"the images are {tuple(images[0][0].shape)}, the model takes {tuple(flow.shape)}")
     if given["n"] < 0:
         raise ValueError(f"n must be at least 0, not {given['n']}")
+    if given["split"] == "test" and "test_digest" in card and card["test_digest"] != batches.digest(images):
+        names = ("data", "data_seed", "test_index")
+        known = ", ".join(f"{name} {card[name]}" for name in names if name in card)
+        logger.warning("these are not the test images of the model's card (%s): it may have learnt some of them", known)
     chosen = batches.spread(len(images), given["n"])
-    _say(_score(batches.evaluate(flow, images, given["batch_size"], given["seed"], chosen)))
+    score = batches.evaluate(flow, images, given["batch_size"], given["seed"], chosen)
+    _say(_score(score, given["split"]))
 
 
 def data(args: Sequence[str]) -> None:
@@ -201,8 +214,20 @@ def _flow(given: dict) -> Flow:
 def _set(given: dict, split: str) -> torch.utils.data.Dataset:
     from rgflow import data as sets
 
-    options = {key: given[key] for key in ("size", "test_index", "download", "channels")}
-    return sets.load(given["data"], split, given["data_path"], seed=given["data_seed"], **options)
+    size = given["size"]
+    oblong = isinstance(size, tuple) and len(size) == 2 and size[0] != size[1]
+    if oblong and given["data"] != "images":
+        raise ValueError(f"{given['data']} has square images only, not {size[0]} x {size[1]} pixels")
+    options = {key: given[key] for key in ("test_index", "download", "channels")} | {"size": None if oblong else size}
+    try:
+        images = sets.load(given["data"], split, given["data_path"], seed=given["data_seed"], **options)
+    except TypeError as error:  # another dtype than uint8: bad input, not a bug
+        raise ValueError(str(error)) from error
+    shape = tuple(images[0][0].shape[1:])
+    if oblong and shape != size:  # arrays keep their shape; pictures are only ever made square
+        raise ValueError(f"the images are {shape[0]} x {shape[1]}, only a square size can be made of them, not "
+                         f"{size[0]} x {size[1]}")  # fmt: skip
+    return images
 
 
 def _sets(given: dict) -> tuple[torch.utils.data.Dataset, torch.utils.data.Dataset]:
@@ -219,8 +244,8 @@ def _levels(images: torch.utils.data.Dataset) -> str:
     return f"grey levels {low}..{high}, mean {mean:.2f}, standard deviation {(squares / count - mean**2) ** 0.5:.2f}"
 
 
-def _score(score: tuple[float, float, int]) -> str:
-    return f"test {score[0]:.4f} bits/dim, standard error {score[1]:.4f}, {score[2]} images"
+def _score(score: tuple[float, float, int], split: str) -> str:
+    return f"{split} {score[0]:.4f} bits/dim, standard error {score[1]:.4f}, {score[2]} images"
 
 
 def _file(name: str) -> Path:
@@ -235,11 +260,18 @@ def _is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+class _Stderr(logging.Handler):
+    """Writes to what is stderr at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def _log_to_stderr(quiet: bool) -> None:
     logger = logging.getLogger("rgflow")
     logger.setLevel(logging.INFO if not quiet and _is_first_process() else logging.ERROR)
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
 

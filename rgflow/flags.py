@@ -24,7 +24,8 @@ class DataFlags:
         data: name of the set: celeba32, mnist32, cifar10, chair600, msds1, msds2, patches32, digits8, or images for
             your own.
         data_path: where the set lies; for images, the folder, .npy or .npz file.
-        size: edge of the images in pixels; None: that of the set.
+        size: edge of the images in pixels, or height,width for arrays (images) that have that shape; None: that of
+            the set.
         channels: 1 or 3, colour is turned to grey or grey repeated; None: those of the set.
         download: fetch mnist32, cifar10 or celeba32 where missing.
         test_index: file that names the test images (images only); None: the set's own, or the last tenth by data_seed.
@@ -33,7 +34,7 @@ class DataFlags:
 
     data: str
     data_path: str | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     channels: int | None = None
     download: bool = False
     test_index: str | None = None
@@ -91,6 +92,8 @@ class EvaluateFlags:
         batch_size: images at a time.
         seed: of the dequantisation noise.
         accelerator: where to compute.
+        data_seed: chooses the test set where the data come without one, and the pictures of msds1 and msds2; None:
+            that of the model's card, else 0.
     """
 
     model: str
@@ -99,6 +102,7 @@ class EvaluateFlags:
     batch_size: int = 64
     seed: int = 0
     accelerator: Literal["cpu", "gpu"] = "cpu"
+    data_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -277,12 +281,14 @@ def _integers(name: str, text: str) -> int | tuple[int, ...] | None:
 
 
 def _one_line(box: str, prog: str) -> str:
-    """The message in the box that tyro draws, without the frame and the hints after the first rule."""
+    """The message in the box that tyro draws, without the frame and the hints after the first rule.
+
+    Its upper edge holds the title; where the output cannot show such an edge the title has a line of its own.
+    """
     words: list[str] = []
-    for line in box.splitlines():
-        text = line.strip(" │╭╮╰╯")
-        if words and set(text) <= {"─"}:
+    for line in re.split(r"(?m)^.*(?:──|---).*$", f"{box}\n---\n")[1].splitlines():
+        text = line.strip(" │")
+        if words and not text:
             break
-        if text and "─" not in text:
-            words += text.split()
+        words += text.split()
     return f"{' '.join(words)} (see {prog} --help)"

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from rgflow.pictures import Pictures, Preparation, held_out, remaining, square, to_channels
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NAMED = 10  # unreadable files named in the log, one line in all
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     Image.DecompressionBombError,
@@ -39,7 +38,7 @@ def load(
 
     A folder is searched with its subfolders for files ending in .png, .jpg and the like, in the order of their names;
     size 32 and 3 channels unless said otherwise; files that cannot be decoded are skipped, counted and named in the
-    log. Labels are -1.
+    log. Transparent pixels are laid on white. Labels are -1.
 
     A .npy holds uint8 (N, H, W, C) or (N, H, W); an .npz holds such an array as `images` or as its only array, and
     perhaps `split` (N,) of 0 train and 1 test, and `labels` (N,) of integers (else -1). Without `size` the images
@@ -111,7 +110,7 @@ def _from_folder(
     def read(file: Path) -> Tensor | str:
         try:
             with Image.open(file) as picture:
-                return prepare(picture)
+                return prepare(_opaque(picture))
         except _UNREADABLE as error:
             return f"{file.relative_to(path)} ({type(error).__name__})"
 
@@ -121,13 +120,21 @@ def _from_folder(
         found = list(pool.map(read, (files[int(i)] for i in chosen)))
     bad = [reason for reason in found if isinstance(reason, str)]
     if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        names = ", ".join(bad[:_NAMED]) + more
-        logger.warning("skipped %d unreadable of %d pictures under %s: %s", len(bad), len(found), path, names)
+        logger.warning("skipped %d unreadable of %d pictures under %s:", len(bad), len(found), path)
+    for reason in bad:
+        logger.warning("  %s", reason)
     good = [image for image in found if isinstance(image, Tensor)]
     if not good:
         raise ValueError(f"images: none of the {len(found)} pictures of the {split} set under {path} can be read")
     return Pictures(torch.stack(good))
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """Lays a picture with transparent pixels on white; without that their hidden colours would show."""
+    if not picture.has_transparency_data:
+        return picture
+    picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:

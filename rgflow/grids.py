@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rgflow.checkpoints import replacing
+from rgflow.files import replacing
 from rgflow.flow import Flow
 from rgflow.pixels import from_logit
 
@@ -25,12 +25,19 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 1) -> np.ndarray
         gap: white pixels between two images.
 
     Raises:
-        ValueError: no images, or neither 1 nor 3 channels.
+        TypeError: images are not uint8.
+        ValueError: no images, neither 1 nor 3 channels, or no columns.
     """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images must be uint8 grey levels, not {images.dtype}")
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, C, H, W), not {tuple(images.shape)}")
     n, channels, height, width = images.shape
     if n < 1 or channels not in (1, 3):
         raise ValueError(f"a grid needs at least one image of 1 or 3 channels, not {tuple(images.shape)}")
-    columns = columns or math.ceil(math.sqrt(n))
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, not {columns}")
     rows = math.ceil(n / columns)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
     for k, image in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
@@ -47,8 +54,11 @@ def write_grid(images: Tensor, path: str | os.PathLike[str], columns: int | None
         scale: edge of a pixel of the image in pixels of the file.
 
     Raises:
+        TypeError, ValueError: as `grid`, or a scale below 1.
         OSError: the file cannot be written.
     """
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, not {scale}")
     picture = Image.fromarray(grid(images, columns).repeat(scale, 0).repeat(scale, 1))
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
+import numbers
+import operator
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,22 @@ PRESETS: dict[str, dict[str, object]] = {
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("32", "64", "bf16-mixed")
 ACCELERATORS = ("cpu", "gpu", "auto")
+INTEGERS = {
+    "batch_size": 1,
+    "num_nodes": 1,
+    "steps": 1,
+    "epochs": 1,
+    "seed": 0,
+    "warmup_steps": 0,
+    "workers": 0,
+    "print_step": 0,
+    "eval_epoch": 0,
+    "eval_images": 0,
+    "save_epoch": 0,
+    "keep_epoch": 0,
+    "plot_epoch": 0,
+}  # the least that is allowed
+MOST = 2**63 - 1  # what a seed of torch and a counter of Lightning can hold
 FIXED = ("lr", "weight_decay", "clip_grad", "batch_size", "seed", "schedule", "warmup_steps", "dtype", "precision")
 
 
@@ -39,7 +57,8 @@ class TrainConfig:
         dtype: of the weights, "float32" or "float64".
         precision: of the arithmetic, "32", "64" (implies float64) or "bf16-mixed"; None: that of dtype.
         accelerator: "cpu", "gpu" or "auto".
-        devices: how many processes or GPUs on each node, or GPU numbers such as 0,1 or "auto".
+        devices: how many processes or GPUs on each node; or GPU numbers such as 0,1 (and 3, for GPU 3 alone); or
+            "auto".
         num_nodes: machines.
         strategy: of pytorch-lightning, such as "ddp"; "auto": ddp for several devices.
         workers: processes that read images; 0: the training process itself.
@@ -89,15 +108,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None and self.minutes is None:
             object.__setattr__(self, "epochs", 500)
-        for name in ("lr", "batch_size", "num_nodes", "steps", "epochs", "minutes"):
+        for name, least in INTEGERS.items():
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be above 0, not {value}")
-        counts = ("seed", "warmup_steps", "workers", "print_step", "eval_epoch", "eval_images", "save_epoch")
-        for name in ("weight_decay", "clip_grad", "save_minutes", "keep_epoch", "plot_epoch", *counts):
+            if value is not None or name not in ("steps", "epochs"):
+                object.__setattr__(self, name, _integer(name, value, least))
+        for name in ("lr", "minutes", "weight_decay", "clip_grad", "save_minutes"):
             value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be at least 0, not {value}")
+            if value is not None or name != "minutes":
+                object.__setattr__(self, name, _number(name, value, positive=name in ("lr", "minutes")))
         allowed = {
             "schedule": SCHEDULES,
             "dtype": ("float32", "float64"),
@@ -125,17 +143,17 @@ class TrainConfig:
         text = str(self.devices).strip()
         if text == "auto":
             return text
-        parts = text.split(",")
-        if not all(part.strip().isdigit() for part in parts):
-            raise ValueError(f"devices must be a number, GPU numbers such as 0,1 or auto, not {self.devices!r}")
-        numbers = [int(part) for part in parts]
-        if len(numbers) > 1:
-            if len(set(numbers)) < len(numbers) or self.accelerator == "cpu":
+        parts = text.removesuffix(",").split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            raise ValueError(f"devices must be a number, GPU numbers such as 0,1 or 3, or auto, not {self.devices!r}")
+        given = [int(part) for part in parts]
+        if "," in text:
+            if len(set(given)) < len(given) or self.accelerator == "cpu":
                 raise ValueError(f"devices {text} must be different GPUs (--accelerator gpu); on the cpu give a number")
-            return numbers
-        if numbers[0] < 1:
-            raise ValueError(f"devices must be at least 1, not {numbers[0]}")
-        return numbers[0]
+            return given
+        if given[0] < 1:
+            raise ValueError(f"devices must be at least 1, not {given[0]}")
+        return given[0]
 
     @property
     def folder(self) -> Path | None:
@@ -181,9 +199,31 @@ def check_folder(folder: Path | None) -> None:
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
-    probe = place / f".rgflow.{os.getpid()}.tmp"
     try:
-        probe.write_bytes(b"rgflow")
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".rgflow-") as probe:  # a name of its own on every node
+            probe.write(b"rgflow")
+            probe.flush()
     except OSError as error:
         raise type(error)(error.errno, f"the output folder {folder} cannot be written: {error.strerror}") from error
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # takes numpy's integers too
+    except TypeError:
+        number = None
+    if number is None:
+        raise ValueError(f"{name} must be an integer, not {value!r}")
+    if number < least:
+        raise ValueError(f"{name} must be {'above 0' if least else 'at least 0'}, not {number}")
+    if number > MOST:
+        raise ValueError(f"{name} must be below 2^63, not {number}")
+    return number
+
+
+def _number(name: str, value: object, positive: bool) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name} must be {'above 0' if positive else 'at least 0'}, not {value}")
+    return float(value)

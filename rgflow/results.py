@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rgflow.files import replacing
+
 PROFILES = ("quick", "book", "full")
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED = REPOSITORY / "results"
@@ -78,9 +80,8 @@ def record(chapter: str, name: str, value: Any, interval: tuple[Any, Any] | None
     entries = _read(path) if path.exists() else {}
     entries[name] = entry
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return entry
 
 

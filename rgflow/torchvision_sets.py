@@ -95,9 +95,10 @@ def _root(name: str, path: str | os.PathLike[str] | None) -> Path:
 
 
 def _found(name: str, root: Path, find: Callable[[], Found]) -> Found:
-    """torchvision reports a missing set as a RuntimeError, a missing folder or connection as an OSError."""
+    """torchvision reports a missing set as a RuntimeError, a missing folder or connection as an OSError, and a package
+    that it needs for a download (gdown, for CelebA) as an ImportError."""
     try:
         return find()
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, OSError, ImportError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"{name} is not under {root} ({reason}); {_OBTAIN[name].format(root)}") from None

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import math
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rgflow import checkpoints
-from rgflow.batches import BatchStream, Indexed, Score, evaluate, flipped, loader, noise, spread
-from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, average, read_log
+from rgflow import checkpoints, files
+from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate, flipped, loader, noise
+from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, average, quiet_lightning, read_log
 from rgflow.flow import Flow
 from rgflow.pixels import to_logit
 from rgflow.recipes import FIXED, TrainConfig, check_folder
@@ -84,19 +82,46 @@ class Training(pl.LightningModule):
         return loader(self.images, batches, recipe.workers, pin=self.device.type == "cuda")
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        images, index = batch
+        bits, self.bits = self._bits(*batch)
+        return bits * math.log(2)
+
+    def check_next_step(self) -> None:
+        """Looks at the weights, and at the loss of the step that comes next, with its own images and noise.
+
+        Raises:
+            FloatingPointError: a weight or the loss is not finite; of the loss the message is that of the step itself.
+        """
+        for name, parameter in self.flow.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise FloatingPointError(f"the weights are not finite after step {self.global_step}: in {name}")
+        trainer, recipe = self.trainer, self.recipe
+        rank, ranks = trainer.global_rank, trainer.world_size
+        batches = BatchStream(len(self.images), recipe.batch_size, recipe.seed, trainer.global_step, rank, ranks)
+        images, index = self.images.__getitems__(next(iter(batches)))
+        with torch.no_grad(), trainer.precision_plugin.train_step_context():
+            self._bits(images.to(self.device), index.to(self.device))
+
+    def _bits(self, images: Tensor, index: Tensor) -> tuple[Tensor, float]:
+        """Bits/dim of a batch on this rank, and over all ranks."""
         seed, epoch = self.recipe.seed, self.global_step // self.steps_per_epoch
         if self.images.flip:
             images = flipped(images, seed, epoch, index)
         draw = noise(images, seed, epoch, index, self.flow.dtype)
         bits = self.flow.bits_per_dim(images, draw).mean()
-        self.bits = float(average(bits.detach(), self.trainer))
-        if not math.isfinite(self.bits):
-            with torch.no_grad():
-                level = self.flow.nonfinite_level(to_logit(images, draw, dtype=self.flow.dtype)[0])
-            where = "in the latents' density or on another rank" if level is None else f"first at level {level}"
+        mean = float(average(bits.detach(), self.trainer))
+        if not math.isfinite(mean):
+            where = f"a {type(self.flow.bijector).__name__} does not tell the level"
+            if self._by_level is not None:
+                with torch.no_grad():
+                    level = self._by_level(to_logit(images, draw, dtype=self.flow.dtype)[0])
+                where = "in the latents' density or on another rank" if level is None else f"first at level {level}"
             raise FloatingPointError(f"the loss is not finite at step {self.global_step}: {where}")
-        return bits * math.log(2)
+        return bits, mean
+
+    @property
+    def _by_level(self) -> Callable[[Tensor], int | None] | None:
+        """What finds the first level that is not finite; None for a bijector whose levels are no steps (Real NVP)."""
+        return getattr(self.flow.bijector, "nonfinite_level", None)
 
     def configure_gradient_clipping(
         self,
@@ -109,7 +134,8 @@ class Training(pl.LightningModule):
         if not bool(norm.isfinite()):
             names = (n for n, p in self.flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
             name = next(names, "their common norm")
-            level = re.search(r"steps\.(\d+)\.", name)
+            shared = self._by_level is None or getattr(self.flow.config, "share_levels", False)
+            level = None if shared else re.search(r"steps\.(\d+)\.", name)
             where = f"first at level {level[1]} ({name})" if level else f"in {name}"
             raise FloatingPointError(f"the gradient is not finite at step {self.global_step}: {where}")
         if self.recipe.clip_grad:
@@ -139,6 +165,9 @@ def fit(
     killed and started again ends with the very weights of one that was not. (With a `minutes` budget the number of
     steps is not reproducible.)
 
+    One process stops at SIGTERM with a checkpoint. Several ranks stop without one, for they may hear the signal at
+    different steps; they go on from the last regular one (`save_epoch`, `save_minutes`).
+
     Shapes: the sets hold (uint8 (C, H, W), label), with the C, H, W of the flow.
 
     Arguments:
@@ -146,10 +175,11 @@ def fit(
         card: further entries of the model file's card.
 
     Raises:
-        ValueError: fewer images than the batch, images that do not fit the flow, devices that are not there, or a
-            folder that holds another run (the differences are named).
+        ValueError: fewer images than the batch, images that do not fit the flow, devices that are not there, a folder
+            that holds another run (the differences are named), or one in which another process trains.
         OSError: the folder cannot be written; found out before training.
-        FloatingPointError: loss or gradient is not finite (the level is named); the last checkpoint stays.
+        FloatingPointError: loss, gradient or test score is not finite (the level is named where there is one). The
+            last checkpoint stays; it is one from which the next loss was finite, see `callbacks.Checkpoints`.
     """
     recipe = recipe or TrainConfig()
     images = Indexed(train_set)
@@ -164,17 +194,17 @@ def fit(
     folder = recipe.folder
     for part in ("checkpoints", "samples") if folder else ():
         (folder / part).mkdir(parents=True, exist_ok=True)
-    record = _record(flow, images, recipe, data or {})
+    data = {**(data or {}), **({"test_digest": digest(test_set)} if tests else {})}
+    record = _record(flow, images, recipe, data)
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     resume = last if last is not None and last.exists() else None
     done = _check_same_run(resume, record) if resume is not None else None
-    with _quiet_lightning():
+    with quiet_lightning():
         module = Training(flow, images, recipe, record)
         journal = Journal(folder)
         total = recipe.total_steps(module.steps_per_epoch) if module.steps_per_epoch else None
         if done and recipe.progress(*done, module.steps_per_epoch) >= 1:
             total = done[0]  # nothing is left to do but to read the weights
-        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None  # we resume by ourselves
         trainer = pl.Trainer(
             accelerator=recipe.accelerator,
             devices=recipe.device_list,
@@ -185,7 +215,7 @@ def fit(
             max_epochs=-1,
             callbacks=[Budget(), Evaluation(tests), journal, Checkpoints(folder / "checkpoints" if folder else None)],
             default_root_dir=folder,
-            plugins=slurm,
+            plugins=_environment(),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -199,8 +229,27 @@ def fit(
             if resume is not None:
                 logger.info("going on from %s", resume)
         flow.train()
-        trainer.fit(module, ckpt_path=resume, weights_only=True)
-    return _finish(trainer, module, journal, folder, {**_card(recipe, data or {}, len(images)), **(card or {})})
+        with _alone(folder if trainer.is_global_zero else None):
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
+            return _finish(trainer, module, journal, folder, {**_card(recipe, data, len(images)), **(card or {})})
+
+
+def _environment() -> list[SLURMEnvironment] | None:
+    """SLURM without Lightning's requeueing, for we resume by ourselves; torchrun inside a SLURM job goes first."""
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return None
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Keeps other runs out of the folder, and removes what a killed one left half-written."""
+    if folder is None:
+        yield
+        return
+    with files.locked(folder):
+        files.sweep([folder, folder / "checkpoints", folder / "samples"])
+        yield
 
 
 def _finish(
@@ -224,13 +273,10 @@ def _card(recipe: TrainConfig, data: dict[str, object], count: int) -> dict[str,
 
 
 def _record(flow: Flow, images: Indexed, recipe: TrainConfig, data: dict[str, object]) -> dict[str, dict[str, object]]:
-    digest = hashlib.sha256()
-    for index in spread(len(images), 16):
-        digest.update(images[index][0].contiguous().numpy())
     config = dataclasses.asdict(flow.config) if flow.config is not None else {}
     record = {
         "model": {"class": type(flow.config).__name__, **config},
-        "data": {**data, "images": len(images), "digest of 16 images": digest.hexdigest()[:16]},
+        "data": {**data, "images": len(images), "digest of 16 images": digest(images.source, 16)},
         "training": {key: getattr(recipe, key) for key in FIXED},
     }
     return json.loads(json.dumps(record, default=str))  # tuples become lists, as in the file
@@ -250,26 +296,10 @@ def _check_same_run(path: Path, record: dict[str, dict[str, object]]) -> tuple[i
         for part, new in record.items()
         for key in sorted(saved[part].keys() | new.keys())
         if saved[part].get(key) != new.get(key)
+        and (part, key) != ("model", "memory")  # changes nothing in the mathematics
+        and not (key == "test_digest" and None in (saved[part].get(key), new.get(key)))  # a test set may come or go
     ]
     if differences:
         folder = path.parent.parent
         raise ValueError(f"{folder} holds another run: {'; '.join(differences)}. Use another --out-dir or --name")
     return done
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Lightning without its advert and the notes that do not concern our use of it."""
-    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
-    loggers = [logging.getLogger(n) for n in (*names, "pytorch_lightning.utilities.rank_zero", "torch.distributed")]
-    levels = [part.level for part in loggers]
-    for part in loggers:
-        part.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in ("LeafSpec", "does not have many workers", "GPU available but not used", "treespec"):
-                warnings.filterwarnings("ignore", message=f".*{re.escape(message)}.*")
-            yield
-    finally:
-        for part, level in zip(loggers, levels, strict=True):
-            part.setLevel(level)

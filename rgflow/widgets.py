@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 import numpy as np
@@ -70,10 +70,28 @@ def frames_player(frames: Sequence[Frame], labels: Sequence[str], alt: str, star
     )  # fmt: skip
 
 
-def live(widget: ipywidgets.Widget) -> ipywidgets.VBox:
-    """The widget under a line that says that it needs a kernel: on a published page its controls do nothing."""
-    note = "<i>Live kernel only: run this notebook to use these controls; on the published page, use the player.</i>"
-    return ipywidgets.VBox([ipywidgets.HTML(note), widget])
+def live(draw: Callable[..., Frame], controls: dict[str, ipywidgets.ValueWidget], dpi: int = 110) -> ipywidgets.VBox:
+    """Controls over a picture that is drawn anew at each move, under a line that says that this needs a kernel.
+
+    On a published page the controls move and the picture stays: put a `frames_player` beside it.
+
+    Arguments:
+        draw: takes the values of the controls by name and gives the picture, as in `frames_player`.
+        controls: a slider or other control per argument of `draw`.
+    """
+    note = "<i>Live kernel only: run this notebook to use the controls. On the published page use the player above.</i>"
+
+    def drawn() -> bytes:
+        return _png(draw(**{name: control.value for name, control in controls.items()}), dpi)
+
+    def redraw(_: object) -> None:
+        picture.value = drawn()
+
+    # An image rather than an Output: an Output captured while a notebook is executed can leave the executor waiting.
+    picture = ipywidgets.Image(value=drawn(), format="png", layout=ipywidgets.Layout(max_width="100%"))
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    return ipywidgets.VBox([ipywidgets.HTML(note), *controls.values(), picture])
 
 
 def _png(frame: Frame, dpi: int) -> bytes:

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="notebooks to run, by name (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
-    parser.add_argument("--timeout", type=int, default=7200, help="seconds one cell may take (default 7200)")
+    parser.add_argument("--timeout", type=int, default=1200, help="seconds one cell may take (default 1200)")
     parser.add_argument("--sources", type=Path, default=SOURCES, help="folder of notebooks (default notebooks/)")
     parser.add_argument("--out", type=Path, default=EXECUTED, help="output folder (default book/executed/)")
     options = parser.parse_args(arguments)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 
 from rgflow import checkpoints
 from rgflow.checkpoints import CheckpointError, load, read_card, save
+from rgflow.files import locked, sweep
 from rgflow.flow import RealNVPConfig, RGFlowConfig, build
 
 TINY = {"channels": 1, "size": 8, "nlayers": 1, "nres": 1, "nmlp": 1, "nhidden": 8}
@@ -206,3 +211,47 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save(tiny_flow(CONFIGS[1]), path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.safetensors"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from rgflow.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_locked_until_the_process_dies(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError) as error, locked(tmp_path):
+            pass
+        assert str(error.value) == f"another process trains in {tmp_path}; wait for it, or use another folder"
+    finally:
+        holder.kill()
+        holder.wait()
+    for _ in range(2):  # and again after it was let go
+        with locked(tmp_path):
+            pass
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    with locked(tmp_path):
+        pass
+
+
+def test_sweep_takes_temporary_files_only(tmp_path):
+    for name in (".m.ckpt.12.tmp", ".lock", "m.tmp", "m.ckpt"):
+        (tmp_path / name).touch()
+    sweep([tmp_path, tmp_path / "nowhere"])
+    assert sorted(os.listdir(tmp_path)) == [".lock", "m.ckpt", "m.tmp"]

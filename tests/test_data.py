@@ -273,6 +273,19 @@ def test_missing_set_says_where_to_put_it(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_that_a_download_lacks_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_gdown(*_: object, **options: object) -> None:
+        assert options["download"] is True
+        raise ModuleNotFoundError("No module named 'gdown'")
+
+    monkeypatch.setattr(datasets, "CelebA", without_gdown)
+    with pytest.raises(
+        FileNotFoundError, match=r"^celeba32 is not under .* \(No module named 'gdown'\); get"
+    ) as caught:
+        data.load("celeba32", path=tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+
+
 # ---- the user's own pictures
 
 
@@ -348,6 +361,42 @@ def test_images_from_folder_skip_the_unreadable(tmp_path: Path, caplog: pytest.L
     assert train.images[:, 0, 5, 5].tolist() == [255, *(30 * k for k in range(1, 8))]
     assert train.images.shape == (8, 3, 32, 32) and train[0][1] == -1
     assert "skipped 1 unreadable of 9" in caplog.text and "text.jpg" in caplog.text and "notes" not in caplog.text
+
+
+def test_every_unreadable_picture_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"{k:02}.png" for k in range(14)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"no")
+    for k in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"good{k}.png")
+    (tmp_path / "index.txt").write_text("19")
+    train = data.load("images", path=tmp_path, test_index=tmp_path / "index.txt")
+    assert len(train) == 5
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == f"skipped 14 unreadable of 19 pictures under {tmp_path}:"
+    assert lines[1:] == [f"  {name} (UnidentifiedImageError)" for name in names]
+
+
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
+    """The hidden colour of a transparent pixel does not count; a half transparent one is mixed with white."""
+    array = np.zeros((8, 8, 4), np.uint8)
+    array[..., 0] = 200  # red, but only where it is opaque
+    array[:4, :, 3], array[4:6, :, 3] = 255, 51
+    exif = Image.Exif()
+    exif[0x0112] = 3  # lies upside down
+    Image.fromarray(array).save(tmp_path / "a.png")
+    Image.fromarray(array).save(tmp_path / "b.png", exif=exif)
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.save(tmp_path / "c.png", transparency=1)
+    Image.fromarray(np.full((8, 8, 2), [100, 0], np.uint8), "LA").save(tmp_path / "d.png")
+    (tmp_path / "index.txt").write_text("3")
+    a, b, c = data.load("images", path=tmp_path, size=8, test_index=tmp_path / "index.txt").images
+    assert a[:, 0, 0].tolist() == [200, 0, 0] and a[:, 7, 0].tolist() == [255, 255, 255]
+    assert a[:, 5, 0].tolist() == [244, 204, 204]  # a fifth of the colour, four fifths of white
+    assert torch.equal(b, a.flip(1, 2)) and (c == 255).all()
+    grey = data.load("images", "test", path=tmp_path, size=8, test_index=tmp_path / "index.txt", channels=1).images
+    assert (grey == 255).all()
 
 
 def test_pictures_are_upright_and_sixteen_bits_are_halved(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Two gloo processes on the CPU train to the weights of one process with the same global batch."""
+"""Two gloo processes on the CPU train to the weights of one process, however they are started and interrupted."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,10 +20,11 @@ from rgflow.recipes import TrainConfig
 ROOT = Path(__file__).parent.parent
 STEPS = 8  # an epoch has 5
 
-# Lightning starts this script once more for the second rank.
+# Lightning, or torchrun, starts this script once more for the second rank.
 SCRIPT = """
 import json
 import os
+import signal
 import sys
 
 import torch
@@ -39,6 +41,16 @@ if __name__ == "__main__":
     images = torch.load(task["images"], weights_only=True)
     flow = build(RGFlowConfig(**task["config"]), torch.Generator().manual_seed(0))
     recipe = TrainConfig(**task["recipe"])
+    healthy, left = flow.bits_per_dim, task.get("dies_in_step", 10**9)
+
+    def bits_per_dim(*arguments):
+        global left
+        left -= torch.is_grad_enabled()
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return healthy(*arguments)
+
+    flow.bits_per_dim = bits_per_dim
     run = fit(flow, Pictures(images["train"], flip=True), Pictures(images["test"]), recipe)
     rank = os.environ.get("LOCAL_RANK", "0")
     torch.save(flow.state_dict(), f"{recipe.out_dir}/rank{rank}.pt")
@@ -61,19 +73,67 @@ def task(tmp_path_factory):
     return {"folder": folder, "images": str(folder / "images.pt"), "recipe": recipe, "config": config}
 
 
-def test_two_ranks_hold_the_weights_of_one_process(task):
+def start(task, name, launcher=(), environment=(), **extra):
+    """Two ranks train into a folder of this name."""
+    folder = task["folder"]
+    arguments = {**task, "folder": str(folder), **extra}
+    # With minutes the ranks agree on the clock; the schedule follows the steps, which are nearer to their end.
+    arguments["recipe"] = {**task["recipe"], "out_dir": str(folder / name), "devices": 2, "strategy": "ddp"}
+    foreign = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_PORT")
+    clean = {k: v for k, v in os.environ.items() if k not in foreign and not k.startswith(("SLURM_", "TORCHELASTIC_"))}
+    clean |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", **dict(environment)}
+    command = [sys.executable, *launcher, str(folder / "script.py"), json.dumps(arguments)]
+    return subprocess.run(command, env=clean, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def two(task):
+    """The run that was never interrupted, started by Lightning."""
+    done = start(task, "two")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def assert_same_run(task, name):
+    for rank in (0, 1):
+        ours, theirs = (torch.load(task["folder"] / n / f"rank{rank}.pt", weights_only=True) for n in ("two", name))
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items()), f"rank {rank} differs"
+    (steps, score, rows), other = (json.loads((task["folder"] / n / "rank0.json").read_text()) for n in ("two", name))
+    assert [steps, score] == other[:2]
+    for row in [*rows, *other[2]]:
+        del row["seconds"]
+    assert rows == other[2]
+
+
+def test_torchrun_inside_a_slurm_job_makes_two_ranks(task, two):
+    """With SLURM's variables of one task around it, as on a node of a job that calls torchrun itself."""
+    slurm = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "12345"}
+    slurm |= {"JOB_NAME": "train", "NNODES": "1", "NODELIST": "127.0.0.1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--nnodes", "1"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    done = start(task, "torchrun", torchrun, {f"SLURM_{key}": value for key, value in slurm.items()})
+    assert done.returncode == 0, done.stderr
+    assert_same_run(task, "torchrun")
+
+
+def test_two_killed_ranks_go_on_to_the_same_bits(task, two):
+    """Both die in step 6 (of 8, from 0), after the checkpoint of step 5, and the same command is given again."""
+    assert start(task, "again", dies_in_step=6).returncode != 0
+    saved = torch.load(task["folder"] / "again" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 6 and not (task["folder"] / "again" / "rank0.pt").exists()
+    done = start(task, "again")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(task, "again")
+
+
+def test_two_ranks_hold_the_weights_of_one_process(task, two):
     """float64: the two differ in the order of sums only, 1e-9 is ample over 8 Adam steps."""
     from rgflow.train import fit
 
-    folder = task["folder"]
-    arguments = {**task, "folder": str(folder)}
-    # With minutes the ranks agree on the clock; the schedule follows the steps, which are nearer to their end.
-    arguments["recipe"] = {**task["recipe"], "out_dir": str(folder / "two"), "devices": 2, "strategy": "ddp"}
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    command = [sys.executable, str(folder / "script.py"), json.dumps(arguments)]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    folder, done = task["folder"], two
     ranks = [torch.load(folder / "two" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, tensor in ranks[0].items():
         assert torch.equal(tensor, ranks[1][name]), f"{name} differs between the ranks"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -86,3 +87,19 @@ def test_player_is_self_contained() -> None:
 def test_player_refuses(arguments: tuple, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         widgets.frames_player(*arguments)
+
+
+def test_live_controls_redraw_the_picture() -> None:
+    seen = []
+
+    def draw(level: int) -> np.ndarray:
+        seen.append(level)
+        return np.full((4, 4, 3), 10 * level, dtype=np.uint8)
+
+    slider = ipywidgets.IntSlider(1, 0, 5)
+    box = widgets.live(draw, {"level": slider})
+    picture = next(child for child in box.children if isinstance(child, ipywidgets.Image))
+    before = bytes(picture.value)
+    slider.value = 4
+    assert seen == [1, 4] and bytes(picture.value) != before and bytes(picture.value).startswith(b"\x89PNG")
+    assert not any(isinstance(child, ipywidgets.Output) for child in box.children)
