@@ -71,7 +71,7 @@ def image_grid(
 
     Arguments:
         ncols: images in a row; by default all in one row up to 8.
-        titles: one per image.
+        titles: one per image, "" for none.
         width: of the figure, inches.
 
     Raises:
@@ -87,13 +87,14 @@ def image_grid(
         raise ValueError(f"ncols must be at least 1, not {ncols}")
     nrows = math.ceil(len(pictures) / ncols)
     cell = width / ncols
-    fig = figure(width, nrows * (cell + (0.25 if titles is not None else 0.0)))
+    titled = sum(any(titles[r * ncols : (r + 1) * ncols]) for r in range(nrows)) if titles is not None else 0
+    fig = figure(width, nrows * cell + 0.25 * titled)
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     for k, axes in enumerate(fig.subplots(nrows, ncols, squeeze=False).flat):
         axes.axis("off")
         if k < len(pictures):
             axes.imshow(pictures[k], cmap="gray", vmin=0, vmax=255)
-            if titles is not None:
+            if titles is not None and titles[k]:
                 axes.set_title(titles[k], fontsize=9)
     return fig
 

@@ -79,7 +79,7 @@ def live(draw: Callable[..., Frame], controls: dict[str, ipywidgets.ValueWidget]
         draw: takes the values of the controls by name and gives the picture, as in `frames_player`.
         controls: a slider or other control per argument of `draw`.
     """
-    note = "<i>Live kernel only: run this notebook to use the controls. On the published page use the player above.</i>"
+    note = "<i>Live kernel only: run this notebook to use the controls. The player beside it works on any page.</i>"
 
     def drawn() -> bytes:
         return _png(draw(**{name: control.value for name, control in controls.items()}), dpi)
