@@ -92,7 +92,7 @@ def test_seeded_building_repeats() -> None:
     assert all(torch.equal(a[k], b[k]) for k in a) and any((a[k] != c[k]).any() for k in a)
 
 
-@pytest.mark.parametrize("case", ["paper", "autoregressive", "Real NVP"])
+@pytest.mark.parametrize("case", ["paper", "authors", "untied", "plain", "autoregressive", "Real NVP"])
 def test_gradients_reach_every_parameter(case: str) -> None:
     flow = wake_up(build(CASES[case]), std=0.2)
     flow.bits_per_dim(torch.randint(0, 256, (2, *flow.shape), dtype=torch.uint8)).sum().backward()
