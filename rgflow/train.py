@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import math
@@ -23,7 +22,8 @@ from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate, flippe
 from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, average, quiet_lightning, read_log
 from rgflow.flow import Flow
 from rgflow.pixels import to_logit
-from rgflow.recipes import FIXED, TrainConfig, check_folder
+from rgflow.recipes import TrainConfig, check_folder
+from rgflow.records import check_same_run, run_card, run_record
 
 __all__ = ["Run", "TrainConfig", "Training", "evaluate", "fit"]
 logger = logging.getLogger(__name__)
@@ -195,10 +195,10 @@ def fit(
     for part in ("checkpoints", "samples") if folder else ():
         (folder / part).mkdir(parents=True, exist_ok=True)
     data = {**(data or {}), **({"test_digest": digest(test_set)} if tests else {})}
-    record = _record(flow, images, recipe, data)
+    record = run_record(flow, images, recipe, data)
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     resume = last if last is not None and last.exists() else None
-    done = _check_same_run(resume, record) if resume is not None else None
+    done = check_same_run(resume, record) if resume is not None else None
     with quiet_lightning():
         module = Training(flow, images, recipe, record)
         journal = Journal(folder)
@@ -231,7 +231,7 @@ def fit(
         flow.train()
         with _alone(folder if trainer.is_global_zero else None):
             trainer.fit(module, ckpt_path=resume, weights_only=True)
-            return _finish(trainer, module, journal, folder, {**_card(recipe, data, len(images)), **(card or {})})
+            return _finish(trainer, module, journal, folder, {**run_card(recipe, data, len(images)), **(card or {})})
 
 
 def _environment() -> list[SLURMEnvironment] | None:
@@ -265,41 +265,3 @@ def _finish(
             card |= dict(zip(names, run.score, strict=True))
         checkpoints.save(module.flow, folder / "model.safetensors", card)
     return run
-
-
-def _card(recipe: TrainConfig, data: dict[str, object], count: int) -> dict[str, str | int | float]:
-    named = {key: value if isinstance(value, (int, float)) else str(value) for key, value in data.items()}
-    return {**named, "train_images": count, **{key: getattr(recipe, key) for key in FIXED}, "torch": torch.__version__}
-
-
-def _record(flow: Flow, images: Indexed, recipe: TrainConfig, data: dict[str, object]) -> dict[str, dict[str, object]]:
-    config = dataclasses.asdict(flow.config) if flow.config is not None else {}
-    record = {
-        "model": {"class": type(flow.config).__name__, **config},
-        "data": {**data, "images": len(images), "digest of 16 images": digest(images.source, 16)},
-        "training": {key: getattr(recipe, key) for key in FIXED},
-    }
-    return json.loads(json.dumps(record, default=str))  # tuples become lists, as in the file
-
-
-def _check_same_run(path: Path, record: dict[str, dict[str, object]]) -> tuple[int, float]:
-    """Steps and seconds done in a checkpoint of this very run; a ValueError where it is another one."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        done = checkpoint["global_step"], checkpoint["rgflow"]["seconds"]
-        saved = json.loads(checkpoint["rgflow"]["record"])
-    except Exception as error:  # torch.load raises many kinds, all of which mean the same here
-        line = " ".join(str(error).split())[:120]
-        raise ValueError(f"the checkpoint {path} cannot be read ({line}); delete it to start the run again") from error
-    differences = [
-        f"{part} {key} is {saved[part].get(key)!r} there and {new.get(key)!r} here"
-        for part, new in record.items()
-        for key in sorted(saved[part].keys() | new.keys())
-        if saved[part].get(key) != new.get(key)
-        and (part, key) != ("model", "memory")  # changes nothing in the mathematics
-        and not (key == "test_digest" and None in (saved[part].get(key), new.get(key)))  # a test set may come or go
-    ]
-    if differences:
-        folder = path.parent.parent
-        raise ValueError(f"{folder} holds another run: {'; '.join(differences)}. Use another --out-dir or --name")
-    return done

@@ -1,0 +1,55 @@
+"""What a run is: the record that must be the same when it goes on, and the card of its model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+from rgflow.batches import Indexed, digest
+from rgflow.flow import Flow
+from rgflow.recipes import FIXED, TrainConfig
+
+
+def run_card(recipe: TrainConfig, data: dict[str, object], count: int) -> dict[str, str | int | float]:
+    """What the card of the run's model says of data and recipe."""
+    named = {key: value if isinstance(value, (int, float)) else str(value) for key, value in data.items()}
+    return {**named, "train_images": count, **{key: getattr(recipe, key) for key in FIXED}, "torch": torch.__version__}
+
+
+def run_record(
+    flow: Flow, images: Indexed, recipe: TrainConfig, data: dict[str, object]
+) -> dict[str, dict[str, object]]:
+    """What must be the same when a run goes on: model, data (names and a digest) and recipe, as JSON has it."""
+    config = dataclasses.asdict(flow.config) if flow.config is not None else {}
+    record = {
+        "model": {"class": type(flow.config).__name__, **config},
+        "data": {**data, "images": len(images), "digest of 16 images": digest(images.source, 16)},
+        "training": {key: getattr(recipe, key) for key in FIXED},
+    }
+    return json.loads(json.dumps(record, default=str))  # tuples become lists, as in the file
+
+
+def check_same_run(path: Path, record: dict[str, dict[str, object]]) -> tuple[int, float]:
+    """Steps and seconds done in a checkpoint of this very run; a ValueError where it is another one."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        done = checkpoint["global_step"], checkpoint["rgflow"]["seconds"]
+        saved = json.loads(checkpoint["rgflow"]["record"])
+    except Exception as error:  # torch.load raises many kinds, all of which mean the same here
+        line = " ".join(str(error).split())[:120]
+        raise ValueError(f"the checkpoint {path} cannot be read ({line}); delete it to start the run again") from error
+    differences = [
+        f"{part} {key} is {saved[part].get(key)!r} there and {new.get(key)!r} here"
+        for part, new in record.items()
+        for key in sorted(saved[part].keys() | new.keys())
+        if saved[part].get(key) != new.get(key)
+        and (part, key) != ("model", "memory")  # changes nothing in the mathematics
+        and not (key == "test_digest" and None in (saved[part].get(key), new.get(key)))  # a test set may come or go
+    ]
+    if differences:
+        folder = path.parent.parent
+        raise ValueError(f"{folder} holds another run: {'; '.join(differences)}. Use another --out-dir or --name")
+    return done
