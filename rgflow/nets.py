@@ -8,6 +8,7 @@ starts as the identity.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,13 +43,14 @@ class SwishLinearPair(nn.Module):
         self.bias = nn.Parameter(torch.zeros(2, 1, outputs))
         self.beta = nn.Parameter(torch.ones(2, 1, inputs))
 
-    def weight(self) -> Tensor:
-        """Gives W, (2, outputs, inputs)."""
+    def weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """Gives W, (2, outputs, inputs), its rows times `scale`, a number or (2, outputs, 1)."""
         v = self.v if self.mask is None else self.v * self.mask
-        return v * (self.g / v.norm(dim=2, keepdim=True))
+        return v * (self.g * scale / v.norm(dim=2, keepdim=True))
 
 
 Folded = tuple[Tensor, list[tuple[Tensor, Tensor]]]  # first swish's scale; weights and biases, scales folded in
+Trunk = tuple[list[Folded], Tensor]  # the residual blocks of one network; gamma
 
 
 class ResidualBlock(nn.Module):
@@ -56,9 +58,7 @@ class ResidualBlock(nn.Module):
 
     The scales :math:`\beta` are folded into the weights, :math:`x \sigma(\beta x) = \text{silu}(\beta x) / \beta`: of
     every swish but the first only one fused silu is left on the large activations, and the products with :math:`\beta`
-    are done once per step.
-
-    Shapes: (N, width) -> (N, width), for s and for t.
+    are done once per step. `branch` applies what `prepare` gives.
 
     Source: paper, appendix A.
     """
@@ -69,29 +69,37 @@ class ResidualBlock(nn.Module):
         masks = [causal_mask(i, o, sites) if sites else None for i, o in pairs]
         self.linears = nn.ModuleList(SwishLinearPair(i, o, m, generator) for (i, o), m in zip(pairs, masks))
 
-    def prepare(self) -> tuple[Folded, Folded]:
-        """Gives what `forward` takes, for s and for t: the first scale, weights and biases with the others in them."""
+    def prepare(self, unit: float = 1.0) -> tuple[Folded, Folded]:
+        """Gives what `branch` takes, for s and for t, if the stream carries x / unit: that of x -> f(unit x) / unit."""
         betas = [_not_zero(linear.beta) for linear in self.linears]
+        next_betas = [*(beta.transpose(1, 2) for beta in betas[1:]), torch.full_like(betas[0][:, :, :1], 1 / unit)]
         folded = []
-        for k, linear in enumerate(self.linears):
-            weight, bias = linear.weight() / betas[k], linear.bias
-            if k + 1 < len(betas):
-                weight, bias = weight * betas[k + 1].transpose(1, 2), bias * betas[k + 1]
+        for linear, beta, scale in zip(self.linears, betas, next_betas):
+            weight, bias = linear.weight(scale) / beta, linear.bias * scale.transpose(1, 2)
             folded.append((weight.unbind(0), bias.squeeze(1).unbind(0)))
-        first = betas[0].squeeze(1).unbind(0)
+        first = (betas[0] * unit).squeeze(1).unbind(0)
         s, t = ((first[kind], [(w[kind], b[kind]) for w, b in folded]) for kind in (0, 1))
         return s, t
 
-    def forward(self, x: Tensor, folded: Folded, read: slice = slice(None), write: slice = slice(None)) -> Tensor:
-        """Applies the branch of s or of t to the features `read` (the others being zero), for the features `write`."""
-        # Two products of matrices here, one for s and one for t: batched as one they take twice as long on a CPU.
-        beta, layers = folded
-        y = beta[read] * x
-        for k, (weight, bias) in enumerate(layers):
-            rows = write if k + 1 == len(layers) else slice(None)
-            columns = read if k == 0 else slice(None)
-            y = F.linear(F.silu(y), weight[rows, columns], bias[rows])
-        return y
+
+def branch(x: Tensor, folded: Folded) -> Tensor:
+    """Applies the branch f of s or of t: a scale, then silu and a matrix product in turns."""
+    # One product of matrices for s and one for t: batched as one they were no faster on a CPU at any size.
+    beta, layers = folded
+    y = beta * x
+    for weight, bias in layers:
+        y = F.linear(F.silu(y), weight, bias)
+    return y
+
+
+def trunks(blocks: Sequence[ResidualBlock], gamma: Tensor) -> list[Trunk]:
+    r"""Gives the residual blocks and gamma of s and of t, without the factors :math:`1 / \sqrt 2`.
+
+    The stream carries :math:`2^{r/2} x_r`, so that a block only adds; blocks and gamma take the powers of two back.
+    """
+    ready = [block.prepare(0.5 ** (r / 2)) for r, block in enumerate(blocks)]
+    gammas = (gamma.squeeze(1) * 0.5 ** (len(blocks) / 2)).unbind(0)
+    return [([block[kind] for block in ready], gammas[kind]) for kind in (0, 1)]
 
 
 def _not_zero(beta: Tensor) -> Tensor:
@@ -140,25 +148,31 @@ class ResidualNet(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(sizes, 0, generator) for _ in range(nres))
         self.scale = nn.Parameter(torch.zeros(2, 1, width))
 
-    def prepare(self) -> list[tuple[Folded, Folded]]:
-        """Gives the weights as the blocks use them."""
-        return [block.prepare() for block in self.blocks]
+    def prepare(self) -> list[list[Trunk]]:
+        """Gives the weights as the blocks use them: for each half that is read, for s and for t."""
+        both = trunks(self.blocks, self.scale)
+        return [both if self.stream == "half" else [self._cut(trunk, side) for trunk in both] for side in (0, 1)]
 
-    def forward(self, x: Tensor, prepared: list[tuple[Folded, Folded]], side: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prepared: list[list[Trunk]], side: int = 0) -> tuple[Tensor, Tensor]:
         """Gives (s, t); `side` says which half is read, 0 or 1 (it matters for the full stream only)."""
-        whole = read = write = slice(None)
-        if self.stream == "full":
-            first, last = slice(0, self.half), slice(self.half, None)
-            read, write = (last, first) if side else (first, last)
         top = len(self.blocks) - 1
         out = []
-        for kind in (0, 1):
+        for blocks, gamma in prepared[side]:
             y = x
-            for r, block in enumerate(self.blocks):
-                change = block(y, prepared[r][kind], read if r == 0 else whole, write if r == top else whole)
-                y = (self._skip(y, side, r == 0, r == top) + change) * math.sqrt(0.5)
-            out.append(self.scale[kind, 0, write] * y)
+            for r, folded in enumerate(blocks):
+                y = self._skip(y, side, r == 0, r == top) + branch(y, folded)
+            out.append(gamma * y)
         return torch.tanh(out[0]), out[1]
+
+    def _cut(self, trunk: Trunk, side: int) -> Trunk:
+        """The full stream: the first block reads one half of the features, the last one and gamma write the other."""
+        first, last = slice(0, self.half), slice(self.half, None)
+        read, write = (last, first) if side else (first, last)
+        blocks, gamma = [(beta, list(layers)) for beta, layers in trunk[0]], trunk[1]
+        (beta, layers), outputs = blocks[0], blocks[-1][1]
+        layers[0] = (layers[0][0][:, read], layers[0][1])
+        outputs[-1] = (outputs[-1][0][write], outputs[-1][1][write])
+        return [(beta[read], layers), *blocks[1:]], gamma[write]
 
     def _skip(self, x: Tensor, side: int, head: bool, tail: bool) -> Tensor | float:
         """The residual path: on the full stream, the read half is padded by zeros at the head and cut at the tail."""
@@ -181,29 +195,61 @@ class PlainNet(nn.Module):
 
     Shapes: input (N, half); s and t (N, half).
 
+    Arguments:
+        half: d/2.
+        nhidden: width of the hidden layers.
+        generator: source of the initial weights.
+        outputs: rows of W_3 for each feature of the half that changes; 2, unless a subclass has a use for more.
+
     Source: ours (DESIGN section 5); nothing of it is in the paper.
     """
 
-    def __init__(self, half: int, nhidden: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, half: int, nhidden: int, generator: torch.Generator | None = None, outputs: int = 2) -> None:
         super().__init__()
 
         def uniform(outputs: int, inputs: int) -> nn.Parameter:
             return nn.Parameter((2 * torch.rand(outputs, inputs, generator=generator) - 1) / math.sqrt(inputs))
 
+        rows = outputs * half
         self.w1, self.b1 = uniform(nhidden, half), nn.Parameter(torch.zeros(nhidden))
         self.w2, self.b2 = uniform(nhidden, nhidden), nn.Parameter(torch.zeros(nhidden))
-        self.w3, self.b3 = nn.Parameter(torch.zeros(2 * half, nhidden)), nn.Parameter(torch.zeros(2 * half))
+        self.w3, self.b3 = nn.Parameter(torch.zeros(rows, nhidden)), nn.Parameter(torch.zeros(rows))
         self.scale = nn.Parameter(torch.ones(half))
 
     def prepare(self) -> None:
         """Nothing to prepare: the weights are used as they are."""
 
-    def forward(self, x: Tensor, prepared: None = None, side: int = 0) -> tuple[Tensor, Tensor]:
-        """Gives (s, t); `side` makes no difference."""
+    def hidden(self, x: Tensor) -> Tensor:
+        """h_2, (N, nhidden)."""
         h = F.silu(F.linear(x, self.w1, self.b1))
-        h = h + F.silu(F.linear(h, self.w2, self.b2))
-        u, t = F.linear(h, self.w3, self.b3).chunk(2, dim=-1)
+        return h + F.silu(F.linear(h, self.w2, self.b2))
+
+    def forward(self, x: Tensor, prepared: None = None, side: int = 0) -> tuple[Tensor, ...]:
+        """Gives (s, t); `side` makes no difference."""
+        u, t = F.linear(self.hidden(x), self.w3, self.b3).chunk(2, dim=-1)
         return self.scale * torch.tanh(u), t
+
+
+class SplineNet(PlainNet):
+    r"""A `PlainNet` whose last layer also gives the shape of a spline for each feature.
+
+    Shapes: input (N, half); s and t (half, N), and the raw numbers of `splines.spline`, (3 pieces - 1, half, N):
+    patches come last here, so that the elementwise work that follows runs over long rows.
+
+    Arguments:
+        pieces: of each spline.
+
+    Source: ours; nothing of it is in the paper.
+    """
+
+    def __init__(self, half: int, nhidden: int, pieces: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(half, nhidden, generator, 3 * pieces + 1)
+
+    def forward(self, x: Tensor, prepared: None = None, side: int = 0) -> tuple[Tensor, ...]:
+        """Gives (s, t, shape); `side` makes no difference."""
+        rows = torch.addmm(self.b3[:, None], self.w3, self.hidden(x).T).to(self.scale.dtype)  # not knots in bf16
+        rows = rows.unflatten(0, (-1, len(self.scale)))
+        return self.scale[:, None] * torch.tanh(rows[0]), rows[1], rows[2:]
 
 
 class MaskedResidualNet(nn.Module):
@@ -234,17 +280,17 @@ class MaskedResidualNet(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(sizes, sites, generator) for _ in range(nres))
         self.scale = nn.Parameter(torch.zeros(2, 1, width))
 
-    def prepare(self) -> list[tuple[Folded, Folded]]:
-        """Gives the masked weights as the blocks use them."""
-        return [block.prepare() for block in self.blocks]
+    def prepare(self) -> list[Trunk]:
+        """Gives the masked weights as the blocks use them, for s and for t."""
+        return trunks(self.blocks, self.scale)
 
-    def forward(self, x: Tensor, prepared: list[tuple[Folded, Folded]]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, prepared: list[Trunk]) -> tuple[Tensor, Tensor]:
         """Gives (s, t)."""
         shifted = F.pad(x[:, : -self.channels], (self.channels, 0))
         out = []
-        for kind in (0, 1):
+        for blocks, gamma in prepared:
             y = shifted
-            for block, ready in zip(self.blocks, prepared):
-                y = (y + block(y, ready[kind])) * math.sqrt(0.5)
-            out.append(self.scale[kind, 0] * y)
+            for folded in blocks:
+                y = y + branch(y, folded)
+            out.append(gamma * y)
         return torch.tanh(out[0]), out[1]

@@ -8,8 +8,8 @@ from bijectors import assert_bijector, wake_up
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain
-from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet
+from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain, Coupling, SplineCoupling
+from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -29,11 +29,48 @@ def test_affine_coupling_is_a_bijector(net: str, tied: bool) -> None:
     assert_bijector(coupling, torch.randn(3, 12))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_spline_coupling_is_a_bijector(pieces: int, tied: bool) -> None:
+    layers = [SplineCoupling([SplineNet(6, 12, pieces) for _ in range(1 if tied else 2)]) for _ in range(2)]
+    assert_bijector(wake_up(layers[0]), torch.randn(3, 12))
+    assert_bijector(wake_up(AffineStack(layers)), torch.randn(3, 12))
+
+
 @pytest.mark.parametrize("reverse", [True, False])
 @pytest.mark.parametrize(("channels", "nres"), [(1, 1), (3, 2)])
 def test_autoregressive_coupling_is_a_bijector(channels: int, nres: int, reverse: bool) -> None:
     coupling = AutoregressiveCoupling(MaskedResidualNet(channels, 4, nres, 2, 16), channels, reverse)
     assert_bijector(wake_up(coupling), torch.randn(3, 4 * channels))
+
+
+class SinhCoupling(Coupling):
+    """A map that is not affine, by its two methods alone."""
+
+    def forward_map(self, x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.sinh(x) * s.exp() + t, (x.cosh().log() + s).sum(-1)
+
+    def inverse_map(self, y: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.asinh((y - t) * (-s).exp())
+        return x, -(x.cosh().log() + s).sum(-1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_coupling_is_its_pair_of_maps(tied: bool) -> None:
+    layers = [SinhCoupling([NETS["half"](4) for _ in range(1 if tied else 2)]) for _ in range(2)]
+    assert_bijector(wake_up(layers[0]), 0.5 * torch.randn(3, 8))
+    assert_bijector(wake_up(AffineStack(layers)), 0.5 * torch.randn(3, 8))
+    assert next(iter(layers[0].state_dict())).startswith("nets.0.")
+
+
+def test_each_half_has_its_own_network() -> None:
+    """Of two networks the first steers the second half and the second the first; a tied one does both."""
+    x, nets = torch.randn(3, 8), [wake_up(NETS["full"](4), std) for std in (0.3, 0.5)]
+    for pair in (nets, nets[:1]):
+        s, t = pair[0](x[:, :4], pair[0].prepare(), 0)
+        b = x[:, 4:] * s.exp() + t
+        s, t = pair[-1](b, pair[-1].prepare(), 1)
+        assert_close(AffineCoupling(pair)(x)[0], torch.cat([x[:, :4] * s.exp() + t, b], 1), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("memory", ["store", "checkpoint"])

@@ -1,0 +1,86 @@
+"""The memory benchmark counts what it says, and its formula holds where it can be checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from rgflow import RGFlowConfig, build
+
+REACHABLE = RGFlowConfig(size=16, nlayers=(4, 3, 2), nres=2, nhidden=128)
+
+
+@pytest.fixture(scope="module")
+def memory() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "memory.py"
+    spec = importlib.util.spec_from_file_location("memory", path)
+    module = sys.modules["memory"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_peaks_by_hand(memory) -> None:
+    """Of tensors of 4000 bytes: the peak is where most of them live at once, transient ones too; views are no tensors
+    of their own."""
+    x = torch.ones(1000)
+    with memory.Alive([x]) as alive:
+        y = x.exp() + 1  # two at once
+        view = y.view(10, 100).t()
+        del y, view
+        z = x.exp()
+    assert alive.peak([]) == 8000 and alive.peak([z]) == 8000
+    with memory.Alive([x]) as alive:
+        z = x.exp()
+        w = z.exp()
+    assert alive.peak([]) == 8000 and alive.peak([z]) == 4000 and alive.peak([z, w]) == 0
+
+
+def test_peaks_see_the_backward_pass(memory) -> None:
+    x = torch.ones(1000, requires_grad=True)
+    with memory.Alive([x]) as alive:
+        x.exp().exp().sum().backward()
+    # exp and exp of exp are saved; in the backward pass come a gradient and the product of both.
+    assert 12000 <= alive.peak([x.grad]) <= 16100
+
+
+def test_saved_by_hand(memory) -> None:
+    x = torch.ones(1000, requires_grad=True)
+    assert memory.saved(lambda: x.exp().exp(), [x]) == 8000
+    assert memory.saved(lambda: (x * x).t(), [x]) == 0
+    assert memory.saved(lambda: x * x.exp(), []) == 8000
+
+
+@pytest.mark.parametrize("change", [{}, {"tied": False}, {"net": "plain"}, {"share_levels": True, "nlayers": 2}])
+def test_weights_are_counted(memory, change: dict) -> None:
+    config = replace(REACHABLE, **change)
+    assert memory.predict(config, 2)["weights"] == 4 * sum(p.numel() for p in build(config).parameters())
+
+
+@pytest.mark.parametrize("change", [{}, {"tied": False, "stream": "full"}, {"net": "plain"}])
+def test_the_formula_holds(memory, change: dict) -> None:
+    config = replace(REACHABLE, **change)
+    predicted, x = memory.predict(config, 24), torch.randn(24, 3, 16, 16)
+    for mode in memory.MEMORY:
+        peak = memory.step_peak(memory.awake(build(replace(config, memory=mode))), x)
+        assert predicted[mode] == pytest.approx(peak, rel=0.12), mode
+
+
+def test_the_papers_batch_fits(memory) -> None:
+    predicted = memory.predict(RGFlowConfig(), 1024)
+    assert predicted["weights"] == 4 * 92_758_400
+    assert predicted["total reversible"] < predicted["total checkpoint"] < 24 * 2**30 < predicted["total store"]
+
+
+def test_it_runs(memory, capsys) -> None:
+    numbers = memory.main(memory.Options(config="tiny", rounds=2))
+    printed = capsys.readouterr().out
+    assert "'threads': 1" in printed and "batch 1024" in printed
+    assert numbers["reversible"] <= 1.2 < 2 < numbers["store"]
+    assert numbers["reversible 4x saved"] == numbers["reversible 1x saved"]
+    assert numbers["reversible 4x difference"] < 1e-3 and numbers["store 1x difference"] == 0
