@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import tyro
 from PIL import Image, ImageDraw
 
 from rgflow import synthetic
+from rgflow.results import hardware
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def main(options: Options) -> dict[str, float]:
             task()
             rates[name].append(count / (time.perf_counter() - start))
     median = {name: statistics.median(values[1:]) for name, values in rates.items()}
-    print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
-    )
+    print(hardware())
     for name, rate in median.items():
         print(f"{name:8s} {rate:9.0f} images a second, {rate / median['Pillow']:6.1f} times Pillow")
     return median

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,7 @@ class Blocks(nn.Module):
         order = patch_order(channels, self.block, layout)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("inverse_order", order.argsort(), persistent=False)
+        self._known: dict[tuple, tuple[Tensor, Tensor]] = {}  # the permutations of lattices met so far
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latent: x -> z, log|det dz/dx|."""
@@ -59,21 +62,61 @@ class Blocks(nn.Module):
 
     def cut(self, x: Tensor) -> Tensor:
         """Lattice (B, C, H, W) -> patches (N, d)."""
-        (batch, channels, height, width), (rows, columns) = x.shape, self.block
-        if height % rows or width % columns:
-            raise ValueError(f"a lattice of {height} x {width} does not divide into blocks of {rows} x {columns}")
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (2, 3))
-        x = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
-        return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * rows * columns).index_select(1, self.order)
+        order, inverse = self._orders(x)
+        width = len(self.order)
+        return _Permuted.apply(x.flatten(1), order, inverse).view(len(x) * len(order) // width, width)
 
     def join(self, patches: Tensor, shape: torch.Size) -> Tensor:
         """Patches (N, d) -> lattice of the given shape (B, C, H, W)."""
-        (batch, channels, height, width), (rows, columns) = shape, self.block
-        patches = patches.index_select(1, self.inverse_order)
-        x = patches.view(batch, height // rows, width // columns, channels, rows, columns)
-        x = x.permute(0, 3, 1, 4, 2, 5).reshape(shape)
-        return x.roll((self.shift, self.shift), (2, 3)) if self.shift else x
+        order, inverse = self._orders(patches.reshape(shape))
+        return _Permuted.apply(patches.reshape(shape[0], len(order)), inverse, order).view(shape)
+
+    def _orders(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The permutation of a flattened image that puts it into patches, and its inverse, both (C H W,)."""
+        key = (*x.shape[1:], x.device)
+        if key not in self._known:
+            with torch.inference_mode(False):  # made once, for all uses
+                sites = torch.arange(x.shape[1:].numel(), device=x.device).view(1, *x.shape[1:])
+                order = self._sites_in_patches(sites)
+                orders = order, order.argsort()
+            if type(order) is not Tensor:  # a stand-in of a tracer, not to be met again
+                return orders
+            self._known[key] = orders
+        return self._known[key]
+
+    def _sites_in_patches(self, x: Tensor) -> Tensor:
+        """One lattice (1, C, H, W), cut into patches, flat."""
+        (_, channels, height, width), (rows, columns) = x.shape, self.block
+        if height % rows or width % columns:
+            raise ValueError(f"a lattice of {height} x {width} does not divide into blocks of {rows} x {columns}")
+        x = x.roll((-self.shift, -self.shift), (2, 3))
+        x = x.view(channels, height // rows, rows, width // columns, columns).permute(1, 3, 0, 2, 4)
+        return x.flatten(2).flatten(0, 1)[:, self.order].flatten()
+
+
+class _Permuted(torch.autograd.Function):
+    """x (B, n) with its columns in the given order; the gradient takes the inverse one, where autograd would add."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        return x.index_select(1, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        order, inverse = ctx.saved_tensors
+        return _Permuted.apply(grad, inverse, order), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        order, inverse = ctx.saved_tensors
+        return _Permuted.apply(tangent, order, inverse)
 
 
 def patch_order(channels: int, block: tuple[int, int], layout: str) -> Tensor:

@@ -37,11 +37,40 @@ def test_products_by_hand(step) -> None:
     ]
 
 
-def test_it_runs(step, capsys) -> None:
-    median = step.main(step.Options(config="tiny", rounds=3))
-    assert set(median) == {"products", "step", "encode", "decode", "step / products", "decode / encode"}
+def test_true_products_are_those_of_a_step(step) -> None:
+    """Counted by torch itself: the list's numbers of operations, and those of the shapes of a step, are the same."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, batch = step.CONFIGS["tiny"]
+    listed = step.products(config, batch)
+    tensors = {shape: torch.randn(shape) for _, r, i, o in listed for shape in ((r, i), (i, o), (r, o))}
+    flow = step.build(config)
+    counts = []
+    for run in (
+        lambda: step.run_products(listed, tensors),
+        lambda: step.run_true_products(listed, tensors),
+        lambda: flow.bits_per_dim(torch.zeros(batch, *flow.shape, dtype=torch.uint8)).mean().backward(),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == counts[2] == 2 * sum(n * r * i * o for n, r, i, o in listed)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_it_runs(step, precision, capsys) -> None:
+    median = step.main(step.Options(config="tiny", precision=precision, clock="cpu", rounds=3))
+    ratios = {"step / products", "step / true products", "decode / encode"}
+    assert set(median) == {"products", "true products", "step", "encode", "decode"} | ratios
     assert all(value > 0 for value in median.values())
-    assert "1 thread(s)" in capsys.readouterr().out
+    assert "'threads': 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", [12.5, None])
+def test_compile_states_its_seconds_or_that_it_failed(step, seconds, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(step, "compile_flow", lambda flow, batch: seconds)
+    step.main(step.Options(config="tiny", compile=True, rounds=2))
+    assert ("12.5 s" if seconds else "failed: these are the plain couplings") in capsys.readouterr().out
 
 
 def test_data_speed_runs_and_draws_the_same_pictures() -> None:
