@@ -25,8 +25,10 @@ class RGFlowConfig:
         nres: residual blocks per network (net="residual").
         nmlp: hidden layers per residual block (net="residual").
         nhidden: width of a hidden layer; a multiple of m^2 for coupling="autoregressive".
-        coupling: "affine" or "autoregressive".
+        coupling: "affine", "autoregressive", or "spline": affine, but that the last coupling of each disentangler and
+            decimator bends as well (net="plain" only; not in the paper).
         net: "residual", the paper's, or "plain" (two hidden layers, s and t from one network, no weight normalisation).
+        pieces: of each spline (coupling="spline").
         stream: width of the residual stream: "half" of a patch (paper) or "full" (authors' code); affine residual
             couplings only.
         tied: both halves of an affine coupling use the same networks, as in the authors' code.
@@ -35,7 +37,10 @@ class RGFlowConfig:
         repeat: disentangler-decimator pairs per step.
         share_levels: all levels share one set of weights (appendix A: scale-invariant); per-level lists are then
             errors.
-        memory: "store", or "checkpoint" to compute activations again in the backward pass (appendix A).
+        linear: "whitened" puts a linear map in front of each decimator's couplings, which `whitening.whiten` fits to
+            images; None, as in the paper: no such map. Not with `share_levels`.
+        memory: "store", or "checkpoint" to compute activations again in the backward pass (appendix A), or
+            "reversible" to compute them from the result by inverting the couplings (not autoregressive ones).
 
     Raises:
         ValueError: a value that is not allowed, with those that are.
@@ -48,32 +53,35 @@ class RGFlowConfig:
     nres: PerLevel = 4
     nmlp: PerLevel = 2
     nhidden: PerLevel = 512
-    coupling: Literal["affine", "autoregressive"] = "affine"
+    coupling: Literal["affine", "autoregressive", "spline"] = "affine"
     net: Literal["residual", "plain"] = "residual"
+    pieces: int = 4
     stream: Literal["half", "full"] = "half"
     tied: bool = True
     prior: Literal["laplace", "gaussian"] = "laplace"
     order: Literal["paper", "authors"] = "paper"
     repeat: int = 1
     share_levels: bool = False
-    memory: Literal["store", "checkpoint"] = "store"
+    linear: Literal["whitened"] | None = None
+    memory: Literal["store", "checkpoint", "reversible"] = "store"
 
     def __post_init__(self) -> None:
         allowed = {
-            "coupling": ("affine", "autoregressive"),
+            "coupling": ("affine", "autoregressive", "spline"),
             "net": ("residual", "plain"),
             "stream": ("half", "full"),
             "prior": tuple(PRIORS),
             "order": ORDERS,
-            "memory": ("store", "checkpoint"),
+            "linear": (None, "whitened"),
+            "memory": ("store", "checkpoint", "reversible"),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one of {', '.join(map(str, values))}, not {getattr(self, name)!r}")
         for name in ("tied", "share_levels"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        for name in ("channels", "block", "repeat"):
+        for name in ("channels", "block", "pieces", "repeat"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
         size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
         if len(size) != 2:
@@ -94,7 +102,18 @@ class RGFlowConfig:
                     raise ValueError(
                         f"{name} must be one number or {depth + 1} (one per level, lowest first), not {value}"
                     )
+        if self.linear is not None and self.share_levels:
+            raise ValueError("linear maps are fitted level by level: linear must be None with share_levels")
+        if self.coupling == "spline" and self.net != "plain":
+            raise ValueError('coupling "spline" works with net "plain" only, not "residual"')
+        if self.pieces < 2:
+            raise ValueError(f"pieces must be at least 2, for one piece is a straight line, not {self.pieces}")
         if self.coupling == "autoregressive":
+            if self.memory == "reversible":
+                raise ValueError(
+                    'memory "reversible" would invert autoregressive couplings site by site: memory must be store or '
+                    "checkpoint with them"
+                )
             if self.net != "residual":
                 raise ValueError('coupling "autoregressive" works with net "residual" only, not "plain"')
             for number in self.per_level("nhidden"):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from rgflow import pixels
 from rgflow.blocks import Blocks
 from rgflow.configs import RGFlowConfig
-from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain
+from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain, SplineCoupling
 from rgflow.hierarchy import Geometry, Hierarchy, RGStep
-from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet
+from rgflow.linears import PatchLinear
+from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
 from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
 
@@ -166,8 +167,8 @@ def build(config: Config, generator: torch.Generator | None = None) -> Flow:
     layout = "raster" if config.coupling == "autoregressive" else "checkerboard"
     steps = [
         RGStep([
-            Blocks(_patch_bijector(config, level, generator), config.channels, config.block, shift, layout)
-            for shift in geometry.shifts
+            Blocks(_patch_bijector(config, level, half % 2, generator), config.channels, config.block, shift, layout)
+            for half, shift in enumerate(geometry.shifts)
         ])
         for level in range(1 if config.share_levels else geometry.depth + 1)
     ]  # fmt: skip
@@ -175,8 +176,16 @@ def build(config: Config, generator: torch.Generator | None = None) -> Flow:
     return Flow(hierarchy, PRIORS[config.prior](), config)
 
 
-def _patch_bijector(config: RGFlowConfig, level: int, generator: torch.Generator | None) -> nn.Module:
-    """A disentangler or decimator of a level: the coupling layers on patches (N, C m m)."""
+def _patch_bijector(config: RGFlowConfig, level: int, half: int, generator: torch.Generator | None) -> nn.Module:
+    """A disentangler (half 0) or decimator (half 1) of a level on patches (N, C m m): coupling layers, and before a
+    decimator's the linear map."""
+    couplings = _coupling_layers(config, level, generator)
+    if config.linear is None or half == 0:
+        return couplings
+    return Chain([PatchLinear(config.channels * config.block**2), couplings])
+
+
+def _coupling_layers(config: RGFlowConfig, level: int, generator: torch.Generator | None) -> nn.Module:
     nlayers, nres, nmlp, nhidden = (config.per_level(name)[level] for name in ("nlayers", "nres", "nmlp", "nhidden"))
     sites = config.block**2
     if config.coupling == "autoregressive":
@@ -193,10 +202,13 @@ def _patch_bijector(config: RGFlowConfig, level: int, generator: torch.Generator
         )
     half = config.channels * sites // 2
 
-    def net() -> nn.Module:
+    def coupling(last: bool) -> nn.Module:
+        count = 1 if config.tied else 2
+        if last and config.coupling == "spline":
+            return SplineCoupling([SplineNet(half, nhidden, config.pieces, generator) for _ in range(count)])
         if config.net == "plain":
-            return PlainNet(half, nhidden, generator)
-        return ResidualNet(half, nres, nmlp, nhidden, config.stream, generator)
+            return AffineCoupling([PlainNet(half, nhidden, generator) for _ in range(count)])
+        return AffineCoupling([ResidualNet(half, nres, nmlp, nhidden, config.stream, generator) for _ in range(count)])
 
-    layers = [AffineCoupling([net() for _ in range(1 if config.tied else 2)]) for _ in range(nlayers)]
+    layers = [coupling(j + 1 == nlayers) for j in range(nlayers)]
     return AffineStack(layers, config.memory)
