@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from rgflow.flow import Flow
 from rgflow.pixels import keyed_noise
 
 NOISE, FLIP = 0, 1  # streams of `keyed_noise`
+KEPT = 2**31  # bytes of decoded pictures
 
 
 class Score(NamedTuple):
@@ -30,13 +31,15 @@ class Indexed(Dataset[tuple[Tensor, Tensor]]):
 
     Arguments:
         images: set of (uint8 (C, H, W), label); `.images` (N, C, H, W) is used where there is one, `.flip` tells
-            whether training may mirror the images.
+            whether training may mirror the images. Pictures that are decoded when asked for are decoded once and kept,
+            up to 2 GiB of them, unless a worker process reads them.
     """
 
     def __init__(self, images: Dataset) -> None:
         self.source = images
         self.memory: Tensor | None = getattr(images, "images", None)
         self.flip = bool(getattr(images, "flip", False))
+        self.kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -49,7 +52,15 @@ class Indexed(Dataset[tuple[Tensor, Tensor]]):
         index = torch.as_tensor(indices, dtype=torch.int64)
         if self.memory is not None:
             return self.memory[index], index
-        return torch.stack([self.source[int(i)][0] for i in index]), index
+        return torch.stack([self._picture(i) for i in index.tolist()]), index
+
+    def _picture(self, index: int) -> Tensor:
+        if index in self.kept:
+            return self.kept[index]
+        picture = self.source[index][0]
+        if get_worker_info() is None and (len(self.kept) + 1) * picture.numel() <= KEPT:
+            self.kept[index] = picture
+        return picture
 
 
 def shuffled(n: int, seed: int, epoch: int) -> list[int]:
@@ -115,6 +126,15 @@ def flipped(images: Tensor, seed: int, epoch: int, index: Tensor) -> Tensor:
 def noise(images: Tensor, seed: int, epoch: int, index: Tensor, dtype: torch.dtype) -> Tensor:
     """Dequantisation noise of these images in [0, 1), keyed by (seed, epoch, index)."""
     return keyed_noise(tuple(images.shape[1:]), seed, epoch, index, dtype, NOISE)
+
+
+def drawn(
+    images: Indexed, batch: Tensor, index: Tensor, seed: int, epoch: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What a step makes of a batch of uint8 images, on their device: mirrored where the set allows it, and noise."""
+    if images.flip:
+        batch = flipped(batch, seed, epoch, index)
+    return batch, noise(batch, seed, epoch, index, dtype)
 
 
 @torch.no_grad()

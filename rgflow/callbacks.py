@@ -28,7 +28,7 @@ from rgflow.grids import sample_images, write_grid
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from rgflow.train import Training
+    from rgflow.training import Training
 
 logger = logging.getLogger(__name__)
 COLUMNS = ("step", "epoch", "seconds", "lr", "train_bits_per_dim", "test_bits_per_dim")
@@ -38,11 +38,16 @@ SAMPLES = 64  # images in a picture of samples
 class Budget(Callback):
     """Keeps the training time, sets the learning rate of each step, and ends the run when the first budget is used up.
 
+    What is done before the first step, a fit to the data or a compilation, counts too.
+
     Rank 0's clock counts for all, so that every rank has the same learning rate and stops at the same step.
     """
 
     def on_train_start(self, trainer: Trainer, module: Training) -> None:
         self.origin = time.monotonic() - module.seconds
+        if trainer.world_size > 1:  # over gloo, for a number read from a GPU would wait for the step
+            self.group = torch.distributed.new_group(backend="gloo")
+        module.begin()
 
     def on_train_batch_start(self, trainer: Trainer, module: Training, batch: object, batch_idx: int) -> None:
         self._tick(trainer, module)
@@ -63,26 +68,36 @@ class Budget(Callback):
     def _tick(self, trainer: Trainer, module: Training) -> None:
         seconds = torch.tensor([time.monotonic() - self.origin], dtype=torch.float64)
         if trainer.world_size > 1:
-            seconds = seconds.to(trainer.strategy.root_device)
-            torch.distributed.broadcast(seconds, src=0)
+            torch.distributed.broadcast(seconds, src=0, group=self.group)
         module.seconds = float(seconds)
 
 
 class Evaluation(Callback):
-    """Measures bits/dim of test images every `eval_epoch` epochs and at the end; the ranks share the images."""
+    """Measures bits/dim of test images every `eval_epoch` epochs, every `eval_minutes` and at the end; the ranks share
+    the images.
+
+    With `ema` it is the averaged weights that are measured.
+    """
 
     def __init__(self, images: Indexed | None) -> None:
         self.images = images
 
+    def on_train_start(self, trainer: Trainer, module: Training) -> None:
+        self.seconds = module.seconds
+
     def on_train_batch_end(
         self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        module.score = None
-        if self.images is not None and (module.finished or _due(module.epoch, module.recipe.eval_epoch)):
-            recipe = module.recipe
+        module.score, recipe = None, module.recipe
+        before, self.seconds = self.seconds, module.seconds
+        every = 60 * recipe.eval_minutes
+        late = bool(every) and before // every < self.seconds // every
+        if self.images is not None and (module.finished or late or _due(module.epoch, recipe.eval_epoch)):
+            module.check_past_steps()
             chosen = spread(len(self.images), recipe.eval_images)
             mine = chosen[trainer.global_rank :: trainer.world_size]
-            lengths = code_lengths(module.flow, self.images, recipe.batch_size, recipe.seed, mine)
+            with module.scored():
+                lengths = code_lengths(module.flow, self.images, recipe.batch_size, recipe.seed, mine)
             sums = torch.stack([lengths.sum(), lengths.square().sum()])
             if trainer.world_size > 1:
                 sums = sums.to(trainer.strategy.root_device)
@@ -103,12 +118,13 @@ class Journal(Callback):
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.rows: list[dict[str, float | int | str]] = []
-        self.sum, self.count = 0.0, 0
+        self.sum: Tensor | float = 0.0  # stays on the device until a row is due
+        self.count = 0
         self.bar: tqdm | None = None
         self.board = None
 
     def state_dict(self) -> dict[str, float | int]:
-        return {"sum": self.sum, "count": self.count}
+        return {"sum": float(self.sum), "count": self.count}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         self.sum, self.count = state["sum"], state["count"]
@@ -134,11 +150,12 @@ class Journal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self.sum, self.count = self.sum + module.bits, self.count + 1
+        self.sum, self.count = self.sum + module.bits.double(), self.count + 1
         step, every = trainer.global_step, module.recipe.print_step
         if not (module.score or module.finished or (every and step % every == 0)):
             return
-        mean, self.sum, self.count = self.sum / self.count, 0.0, 0
+        module.check_past_steps()
+        mean, self.sum, self.count = float(self.sum) / self.count, 0.0, 0
         if not trainer.is_global_zero:
             return
         test = module.score.mean if module.score else ""
@@ -155,9 +172,11 @@ class Journal(Callback):
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             test = f"{module.last_score.mean:.4f}" if module.last_score else "-"
-            self.bar.set_postfix_str(f"bits/dim {mean:.4f}, test {test}")
+            which = " (averaged weights)" if module.average else ""
+            self.bar.set_postfix_str(f"bits/dim {mean:.4f}, test {test}{which}")
         if self.visible and _due(module.epoch, module.recipe.plot_epoch):
-            images = sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
+            with module.scored():
+                images = sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
             write_grid(images, self.folder / "samples" / f"epoch_{module.epoch:05d}.png", scale=2)
 
     def teardown(self, trainer: Trainer, module: Training, stage: str) -> None:

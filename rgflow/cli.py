@@ -25,7 +25,8 @@ from rgflow.flags import (
     TrainFlags,
 )
 from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
-from rgflow.recipes import PRESETS, TrainConfig, check_folder
+from rgflow.hierarchy import Geometry
+from rgflow.recipes import PRESETS, TrainConfig, check_folder, levels_of
 
 logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
@@ -35,6 +36,8 @@ def train(args: Sequence[str]) -> None:
     """Trains a flow on images, or goes on with an interrupted run: the same command again."""
     kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
     preset = PRESETS.get(flags.peek(args, "preset"), {})
+    if kind is not RGFlowConfig:  # what a preset says of the model is meant for an RG-Flow
+        preset = {key: value for key, value in preset.items() if hasattr(TrainConfig, key)}
     defaults = {**preset, "out_dir": f"runs/{flags.peek(args, 'data') or 'DATA'}"}
     parts = [DataFlags, TrainFlags, kind, TrainConfig]
     given = flags.parse("rgflow train", inspect.getdoc(train), parts, args, defaults, {"out_dir": "-o"})
@@ -43,6 +46,7 @@ def train(args: Sequence[str]) -> None:
     check_folder(recipe.folder)  # before the data are read, which may take minutes
     train_set, test_set = _sets(given)
     channels, *size = train_set[0][0].shape
+    given |= _per_level(preset, args, given, size)
     config = flags.make(kind, {**given, "channels": channels, "size": tuple(size)})
     flow = build(config, torch.Generator().manual_seed(recipe.seed))
     data = {key: given[key] for key in ("data", "data_seed")}
@@ -209,6 +213,17 @@ def _flow(given: dict) -> Flow:
     if given["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator gpu: no GPU is available here; use --accelerator cpu")
     return checkpoints.load(given["model"]).to("cuda" if given["accelerator"] == "gpu" else "cpu")
+
+
+def _per_level(preset: dict, args: Sequence[str], given: dict, size: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
+    """The preset's lists of one number per level for images of this size, where no flag says otherwise."""
+    lists = {key: v for key, v in preset.items() if isinstance(v, tuple) and flags.peek(args, key) is None}
+    if not lists:
+        return {}
+    if given["share_levels"]:  # one set of weights, that of the lowest level
+        return {key: numbers[0] for key, numbers in lists.items()}
+    depth = Geometry(*size, given["block"]).depth
+    return {key: levels_of(numbers, depth + 1) for key, numbers in lists.items()}
 
 
 def _set(given: dict, split: str) -> torch.utils.data.Dataset:

@@ -47,11 +47,14 @@ class TrainFlags:
 
     Arguments:
         model: rgflow, or realnvp for the baseline; --help shows the flags of the one that is chosen.
-        preset: defaults of the paper, or of the authors' code (weight_decay 5e-2, order authors, stream full).
+        preset: other defaults, which flags of their own override. paper: none; authors: those of their code
+            (weight_decay 5e-2, order authors, stream full); small: the paper's model, narrow and shallow; fast: what
+            learns fastest. Their numbers per level are cut to the levels of the images, or the last is repeated; for
+            realnvp only the settings of training count.
     """
 
     model: Literal["rgflow", "realnvp"] = "rgflow"
-    preset: Literal["paper", "authors"] = "paper"
+    preset: Literal["paper", "authors", "small", "fast"] = "paper"
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ def _annotation(hint: Any) -> tuple[Any, str | None]:
     )
     if hint in SIMPLE or typing.get_origin(hint) is Literal:
         return hint, None
-    if len(parts) == 2 and parts[1] is type(None) and parts[0] in SIMPLE:
+    if len(parts) == 2 and parts[1] is type(None) and (parts[0] in SIMPLE or typing.get_origin(parts[0]) is Literal):
         return hint, None
     if set(parts) == {int, str}:
         return str, None

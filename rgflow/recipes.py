@@ -9,10 +9,24 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+SMALL = {"nlayers": (4, 3, 2, 2), "nhidden": 96}
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "authors": {"weight_decay": 5e-2, "order": "authors", "stream": "full"},
-}  # what differs from the defaults of TrainConfig and RGFlowConfig
+    "small": {**SMALL, "nres": 1},
+    "fast": {
+        **SMALL,
+        "net": "plain",
+        "tied": False,
+        "coupling": "spline",
+        "linear": "whitened",
+        "batch_size": 8,
+        "lr": 4e-3,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "ema": 0.999,
+    },
+}  # what differs from the defaults of TrainConfig and RGFlowConfig; lists are of one number per level, lowest first
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("32", "64", "bf16-mixed")
 ACCELERATORS = ("cpu", "gpu", "auto")
@@ -23,6 +37,7 @@ INTEGERS = {
     "epochs": 1,
     "seed": 0,
     "warmup_steps": 0,
+    "fit_images": 1,
     "workers": 0,
     "print_step": 0,
     "eval_epoch": 0,
@@ -32,7 +47,19 @@ INTEGERS = {
     "plot_epoch": 0,
 }  # the least that is allowed
 MOST = 2**63 - 1  # what a seed of torch and a counter of Lightning can hold
-FIXED = ("lr", "weight_decay", "clip_grad", "batch_size", "seed", "schedule", "warmup_steps", "dtype", "precision")
+FIXED = (
+    "lr",
+    "weight_decay",
+    "clip_grad",
+    "batch_size",
+    "seed",
+    "schedule",
+    "warmup_steps",
+    "ema",
+    "fit_images",
+    "dtype",
+    "precision",
+)  # must be the same when a run goes on
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,9 @@ class TrainConfig:
         minutes: budget in minutes of training, evaluations included, over all restarts; None: no limit.
         schedule: "constant", or "cosine" from lr down to 0 over the budget (whichever is nearest to its end).
         warmup_steps: steps in which the learning rate rises from 0; 0: none.
+        ema: decay per step of the running average of the weights, which is then what is scored, shown and kept, such
+            as 0.999 (it rises to that as (1 + k) / (10 + k) in step k); 0: none.
+        fit_images: training images to which linear="whitened" is fitted before the first step.
         dtype: of the weights, "float32" or "float64".
         precision: of the arithmetic, "32", "64" (implies float64) or "bf16-mixed"; None: that of dtype.
         accelerator: "cpu", "gpu" or "auto".
@@ -61,9 +91,11 @@ class TrainConfig:
             "auto".
         num_nodes: machines.
         strategy: of pytorch-lightning, such as "ddp"; "auto": ddp for several devices.
+        compile: let torch.compile make faster kernels for the step, which takes a minute or so at the start.
         workers: processes that read images; 0: the training process itself.
         print_step: steps between two rows of the log and of the progress bar; 0: none but those of evaluations.
         eval_epoch: epochs between two evaluations on the test set; 0: only at the end.
+        eval_minutes: minutes of training between two further evaluations; 0: none.
         eval_images: test images in an evaluation, spread evenly over the set; 0: all.
         save_epoch: epochs between two checkpoints; 0: none.
         save_minutes: a checkpoint also after so many minutes, so that a kill loses little; 0: none.
@@ -87,15 +119,19 @@ class TrainConfig:
     minutes: float | None = None
     schedule: str = "constant"
     warmup_steps: int = 0
+    ema: float = 0.0
+    fit_images: int = 2000
     dtype: str = "float32"
     precision: str | None = None
     accelerator: str = "cpu"
     devices: int | str = 1
     num_nodes: int = 1
     strategy: str = "auto"
+    compile: bool = False
     workers: int = 0
     print_step: int = 10
     eval_epoch: int = 1
+    eval_minutes: float = 0.0
     eval_images: int = 2000
     save_epoch: int = 1
     save_minutes: float = 5.0
@@ -112,10 +148,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None or name not in ("steps", "epochs"):
                 object.__setattr__(self, name, _integer(name, value, least))
-        for name in ("lr", "minutes", "weight_decay", "clip_grad", "save_minutes"):
+        for name in ("lr", "minutes", "weight_decay", "clip_grad", "ema", "eval_minutes", "save_minutes"):
             value = getattr(self, name)
             if value is not None or name != "minutes":
                 object.__setattr__(self, name, _number(name, value, positive=name in ("lr", "minutes")))
+        if self.ema >= 1:
+            raise ValueError(f"ema must be below 1, not {self.ema}")
         allowed = {
             "schedule": SCHEDULES,
             "dtype": ("float32", "float64"),
@@ -186,6 +224,14 @@ class TrainConfig:
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1.0
         return self.lr * warm * fall
+
+
+def levels_of(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """One number per level, lowest first, for another count of levels: cut, or the last one repeated.
+
+    So (4, 3, 2, 2), which is meant for 32 x 32 pixels, is (4, 3) at 8 x 8 and (4, 3, 2, 2, 2) at 64 x 64.
+    """
+    return (numbers + numbers[-1:] * count)[:count]
 
 
 def check_folder(folder: Path | None) -> None:

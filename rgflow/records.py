@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 
 import torch
 
 from rgflow.batches import Indexed, digest
-from rgflow.flow import Flow
+from rgflow.flow import Config, Flow
 from rgflow.recipes import FIXED, TrainConfig
 
 
@@ -41,6 +42,11 @@ def check_same_run(path: Path, record: dict[str, dict[str, object]]) -> tuple[in
     except Exception as error:  # torch.load raises many kinds, all of which mean the same here
         line = " ".join(str(error).split())[:120]
         raise ValueError(f"the checkpoint {path} cannot be read ({line}); delete it to start the run again") from error
+    kinds = {kind.__name__: kind for kind in typing.get_args(Config)}
+    for part, kind in (("model", kinds.get(saved["model"]["class"])), ("training", TrainConfig)):
+        # Settings that are younger than the checkpoint had the values that are now their defaults.
+        fields = dataclasses.fields(kind) if kind else ()
+        saved[part] = {field.name: field.default for field in fields if field.name in record[part]} | saved[part]
     differences = [
         f"{part} {key} is {saved[part].get(key)!r} there and {new.get(key)!r} here"
         for part, new in record.items()

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rgflow import checkpoints, files
-from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate, flipped, loader, noise
-from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, average, quiet_lightning, read_log
+from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate
+from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, quiet_lightning, read_log
 from rgflow.flow import Flow
-from rgflow.pixels import to_logit
 from rgflow.recipes import TrainConfig, check_folder
 from rgflow.records import check_same_run, run_card, run_record
+from rgflow.training import Training, prepare_flow
 
-__all__ = ["Run", "TrainConfig", "Training", "evaluate", "fit"]
+__all__ = ["Run", "TrainConfig", "Training", "evaluate", "fit", "prepare_flow"]
 logger = logging.getLogger(__name__)
 
 
@@ -49,108 +45,6 @@ class Run:
     folder: Path | None
 
 
-class Training(pl.LightningModule):
-    r"""The training step of a flow.
-
-    .. math:: \text{loss} = \ln 2 \cdot \text{mean bits/dim of the batch}, \text{ that is nats per dimension.}
-
-    To Lightning the whole run is one endless epoch: step k takes batch k of a `BatchStream`, and epochs are counted
-    from the step number. So a run can go on from any step, without loader states or epoch counters that could disagree.
-
-    Arguments:
-        record: what must be the same when a run goes on; written into every checkpoint.
-    """
-
-    def __init__(self, flow: Flow, images: Indexed, recipe: TrainConfig, record: dict[str, dict[str, object]]) -> None:
-        super().__init__()
-        self.flow, self.images, self.recipe, self.record = flow, images, recipe, record
-        self.steps_per_epoch = len(images) // recipe.batch_size
-        self.seconds, self.lr, self.bits = 0.0, recipe.lr, math.nan
-        self.finished = False
-        self.epoch: int | None = None  # the number of epochs done, right after the last step of one; else None
-        self.score: Score | None = None  # of this step
-        self.last_score: Score | None = None
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        return torch.optim.AdamW(self.flow.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-    def train_dataloader(self) -> DataLoader:
-        trainer, recipe = self.trainer, self.recipe
-        rank, ranks = trainer.global_rank, trainer.world_size
-        batches = BatchStream(len(self.images), recipe.batch_size, recipe.seed, trainer.global_step, rank, ranks)
-        return loader(self.images, batches, recipe.workers, pin=self.device.type == "cuda")
-
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        bits, self.bits = self._bits(*batch)
-        return bits * math.log(2)
-
-    def check_next_step(self) -> None:
-        """Looks at the weights, and at the loss of the step that comes next, with its own images and noise.
-
-        Raises:
-            FloatingPointError: a weight or the loss is not finite; of the loss the message is that of the step itself.
-        """
-        for name, parameter in self.flow.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise FloatingPointError(f"the weights are not finite after step {self.global_step}: in {name}")
-        trainer, recipe = self.trainer, self.recipe
-        rank, ranks = trainer.global_rank, trainer.world_size
-        batches = BatchStream(len(self.images), recipe.batch_size, recipe.seed, trainer.global_step, rank, ranks)
-        images, index = self.images.__getitems__(next(iter(batches)))
-        with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            self._bits(images.to(self.device), index.to(self.device))
-
-    def _bits(self, images: Tensor, index: Tensor) -> tuple[Tensor, float]:
-        """Bits/dim of a batch on this rank, and over all ranks."""
-        seed, epoch = self.recipe.seed, self.global_step // self.steps_per_epoch
-        if self.images.flip:
-            images = flipped(images, seed, epoch, index)
-        draw = noise(images, seed, epoch, index, self.flow.dtype)
-        bits = self.flow.bits_per_dim(images, draw).mean()
-        mean = float(average(bits.detach(), self.trainer))
-        if not math.isfinite(mean):
-            where = f"a {type(self.flow.bijector).__name__} does not tell the level"
-            if self._by_level is not None:
-                with torch.no_grad():
-                    level = self._by_level(to_logit(images, draw, dtype=self.flow.dtype)[0])
-                where = "in the latents' density or on another rank" if level is None else f"first at level {level}"
-            raise FloatingPointError(f"the loss is not finite at step {self.global_step}: {where}")
-        return bits, mean
-
-    @property
-    def _by_level(self) -> Callable[[Tensor], int | None] | None:
-        """What finds the first level that is not finite; None for a bijector whose levels are no steps (Real NVP)."""
-        return getattr(self.flow.bijector, "nonfinite_level", None)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        parameters = list(self.flow.parameters())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not bool(norm.isfinite()):
-            names = (n for n, p in self.flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
-            name = next(names, "their common norm")
-            shared = self._by_level is None or getattr(self.flow.config, "share_levels", False)
-            level = None if shared else re.search(r"steps\.(\d+)\.", name)
-            where = f"first at level {level[1]} ({name})" if level else f"in {name}"
-            raise FloatingPointError(f"the gradient is not finite at step {self.global_step}: {where}")
-        if self.recipe.clip_grad:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_grad, norm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        score = list(self.last_score) if self.last_score else None
-        checkpoint["rgflow"] = {"seconds": self.seconds, "score": score, "record": json.dumps(self.record)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        saved = checkpoint["rgflow"]
-        self.seconds = saved["seconds"]
-        self.last_score = Score(*saved["score"]) if saved["score"] else None
-
-
 def fit(
     flow: Flow,
     train_set: Dataset,
@@ -158,8 +52,12 @@ def fit(
     recipe: TrainConfig | None = None,
     data: dict[str, object] | None = None,
     card: dict[str, str | int | float] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
     """Trains a flow in place, or goes on with the run in `recipe.out_dir`; writes `model.safetensors` there at the end.
+
+    With `ema` the flow and the file have the averaged weights at the end, and these are what is scored and shown on the
+    way; a checkpoint holds both (state_dict: the weights that go on training; rgflow, average: the others).
 
     Noise, flips and the order of the images depend on (seed, epoch, image index) only, so on the CPU a run that was
     killed and started again ends with the very weights of one that was not. (With a `minutes` budget the number of
@@ -173,6 +71,8 @@ def fit(
     Arguments:
         data: names the data in error messages and in the card, such as {"data": "celeba32"}.
         card: further entries of the model file's card.
+        callbacks: of your own, called after ours at each step; `module.flow` has the weights that go on training, and
+            inside `module.scored()` those that would be scored.
 
     Raises:
         ValueError: fewer images than the batch, images that do not fit the flow, devices that are not there, a folder
@@ -213,7 +113,13 @@ def fit(
             precision={"32": "32-true", "64": "64-true"}.get(recipe.precision, recipe.precision),
             max_steps=-1 if total is None else total,
             max_epochs=-1,
-            callbacks=[Budget(), Evaluation(tests), journal, Checkpoints(folder / "checkpoints" if folder else None)],
+            callbacks=[
+                Budget(),
+                Evaluation(tests),
+                journal,
+                *callbacks,
+                Checkpoints(folder / "checkpoints" if folder else None),
+            ],
             default_root_dir=folder,
             plugins=_environment(),
             logger=False,
@@ -228,6 +134,8 @@ def fit(
             logger.info("training %d parameters on %d images, %d threads", count, len(images), torch.get_num_threads())
             if resume is not None:
                 logger.info("going on from %s", resume)
+            if recipe.ema:
+                logger.info("scores, pictures and the model file: of the averaged weights (ema %g)", recipe.ema)
         flow.train()
         with _alone(folder if trainer.is_global_zero else None):
             trainer.fit(module, ckpt_path=resume, weights_only=True)
@@ -256,6 +164,8 @@ def _finish(
     trainer: pl.Trainer, module: Training, journal: Journal, folder: Path | None, card: dict[str, str | int | float]
 ) -> Run:
     steps = trainer.global_step
+    if module.average:
+        module.average.install()
     rows = journal.rows or (read_log(folder / "metrics.csv") if folder is not None else [])
     run = Run(steps, steps // module.steps_per_epoch, module.seconds, module.last_score, rows, folder)
     if folder is not None and trainer.is_global_zero:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
 import os
 import re
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import Image
 from rgflow import checkpoints, cli, flags
 from rgflow.cli import main
 from rgflow.flow import RealNVPConfig, RGFlowConfig, build
-from rgflow.recipes import TrainConfig
+from rgflow.recipes import PRESETS, TrainConfig, levels_of
 
 ROOT = Path(__file__).parent.parent
 TINY = "--nhidden 8 --nlayers 1 --net plain --batch-size 16 --print-step 1".split()
@@ -30,6 +32,16 @@ STATE = ROOT / "tests" / "data"
 def no_tensorboard(monkeypatch):
     pytest.importorskip("pytorch_lightning")
     monkeypatch.setattr("rgflow.callbacks.tensorboard", lambda folder, step: None)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """The command sends the log to stderr, for as long as its process lives; other tests must not notice."""
+    logger = logging.getLogger("rgflow")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -239,6 +251,68 @@ def test_the_preset_sets_defaults_that_flags_override(monkeypatch, capsys, pictu
     assert (a.weight_decay, authors.order, authors.stream) == (5e-2, "authors", "full")
     assert (m.weight_decay, mixed.order, mixed.stream) == (0.1, "authors", "half")
     assert a.folder is None and paper.nlayers == 2
+
+
+def test_presets_fit_the_size_of_the_images_and_flags_override_them(tmp_path, monkeypatch, capsys, pictures):
+    seen = []
+
+    def fit(flow, train_set, test_set, recipe, data, card):
+        seen.append((flow.config, recipe, card["preset"]))
+        raise ValueError("seen")
+
+    monkeypatch.setattr("rgflow.train.fit", fit)
+    np.save(tmp_path / "wide.npy", np.zeros((40, 64, 128, 1), np.uint8))
+    np.save(tmp_path / "usual.npy", np.zeros((40, 32, 32, 1), np.uint8))
+
+    def config(path, *extra):
+        code, _, err = run(capsys, "train", "--data", "images", "--data-path", path, *extra, "--out-dir", "")
+        assert (code, err) == (2, "rgflow: seen\n"), err
+        return seen[-1]
+
+    narrow = ["--nhidden", "8"]
+    for name, expected in (("usual", (4, 3, 2, 2)), ("wide", (4, 3, 2, 2, 2))):
+        size = ["--size", "64,128"] if name == "wide" else []
+        for preset in ("fast", "small"):
+            flow, recipe, card = config(tmp_path / f"{name}.npy", "--preset", preset, *size)
+            assert flow.nlayers == expected and flow.nhidden == 96 and card == preset
+            for key, value in PRESETS[preset].items():
+                own = getattr(flow, key) if hasattr(flow, key) else getattr(recipe, key)
+                assert own == (expected if key == "nlayers" else value), key
+    small, recipe, _ = config(pictures, "--preset", "small", *narrow)
+    assert (small.nlayers, small.nres, small.net, small.tied, small.nhidden) == ((4, 3), 1, "residual", True, 8)
+    assert recipe == TrainConfig(out_dir="")
+    assert config(pictures, "--preset=fast", "--nlayers=2,1", *narrow)[0].nlayers == (2, 1)
+    fast, recipe, _ = config(pictures, "--preset", "fast", "--nlayers", "5", "--ema", "0", "--tied", *narrow)
+    assert (fast.nlayers, fast.tied, recipe.ema, recipe.schedule) == (5, True, 0.0, "cosine")
+    shared = config(pictures, "--preset", "small", "--share-levels", *narrow)[0]
+    assert shared.nlayers == 4
+    baseline, recipe, _ = config(pictures, "--preset", "fast", "--model", "realnvp", "--scales", "2", *narrow)
+    assert baseline == RealNVPConfig(channels=3, size=8, nhidden=8, scales=2) and recipe.ema == PRESETS["fast"]["ema"]
+    arguments = ["train", "--data", "images", "--data-path", pictures, "--preset", "fast", "--out-dir", ""]
+    code, _, err = run(capsys, *arguments, "--nlayers", "4,3,2,2")
+    assert code == 2 and err.startswith("rgflow: nlayers must be one number or 2 "), "a flag of one's own is not cut"
+
+
+def test_numbers_per_level_are_cut_or_the_last_is_repeated():
+    assert levels_of((4, 3, 2, 1), 2) == (4, 3) and levels_of((4, 3, 2, 1), 6) == (4, 3, 2, 1, 1, 1)
+    assert levels_of((4, 3), 2) == (4, 3) and levels_of((7,), 3) == (7, 7, 7)
+
+
+def test_every_preset_is_a_choice_and_names_settings_that_exist():
+    hint = typing.get_type_hints(flags.TrainFlags)["preset"]
+    assert set(typing.get_args(hint)) == set(PRESETS)
+    known = {field.name for kind in (RGFlowConfig, TrainConfig) for field in dataclasses.fields(kind)}
+    for preset in PRESETS.values():
+        assert preset.keys() <= known
+        TrainConfig(**{key: value for key, value in preset.items() if hasattr(TrainConfig, key)})
+        RGFlowConfig(**{key: value for key, value in preset.items() if not hasattr(TrainConfig, key)})
+
+
+def test_a_choice_that_may_be_none_is_a_flag():
+    read = lambda *args: flags.parse("x", "", [RGFlowConfig], list(args), {}, {})["linear"]  # noqa: E731
+    assert read() is None and read("--linear", "whitened") == "whitened" and read("--linear", "None") is None
+    with pytest.raises(ValueError, match="--linear"):
+        read("--linear", "blackened")
 
 
 def test_every_option_is_a_flag_with_help(capsys):

@@ -68,7 +68,7 @@ def task(tmp_path_factory):
     torch.save({"train": images[:44], "test": images[44:]}, folder / "images.pt")
     (folder / "script.py").write_text(SCRIPT)
     recipe = {"batch_size": 8, "lr": 1e-2, "steps": STEPS, "precision": "64", "quiet": True, "print_step": 1}
-    recipe |= {"save_minutes": 1e-9, "plot_epoch": 1, "minutes": 1e9, "schedule": "cosine"}
+    recipe |= {"save_minutes": 1e-9, "plot_epoch": 1, "minutes": 1e9, "schedule": "cosine", "ema": 0.8}
     config = {"channels": 1, "size": 8, "nlayers": 1, "net": "plain", "nhidden": 8}
     return {"folder": folder, "images": str(folder / "images.pt"), "recipe": recipe, "config": config}
 

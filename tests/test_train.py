@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
+import json
 import math
 import os
 import signal
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import warnings
 from dataclasses import replace
 
@@ -24,10 +28,13 @@ from rgflow.batches import BatchStream, Indexed, code_lengths, digest, evaluate,
 from rgflow.callbacks import COLUMNS, Checkpoints, read_log
 from rgflow.flow import RGFlowConfig, build
 from rgflow.grids import grid, sample_images, write_grid
+from rgflow.linears import PatchLinear
+from rgflow.nets import PlainNet, ResidualNet, SplineNet
 from rgflow.pictures import Pictures
-from rgflow.pixels import keyed_noise
+from rgflow.pixels import from_logit, keyed_noise, to_logit
 from rgflow.realnvp import RealNVPConfig
 from rgflow.recipes import INTEGERS, TrainConfig, check_folder
+from rgflow.splines import spline
 from rgflow.train import fit
 
 CONFIG = RGFlowConfig(channels=1, size=8, nlayers=1, net="plain", nhidden=8)
@@ -92,6 +99,9 @@ def test_the_budget_is_500_epochs_unless_one_is_given():
         ({"devices": "1,,2", "accelerator": "gpu"}, "must be a number"),
         ({"seed": 2**63}, r"seed must be below 2\^63, not 9223372036854775808"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"ema": 1}, "ema must be below 1, not 1.0"),
+        ({"ema": -0.1}, "ema must be at least 0"),
+        ({"fit_images": 0}, "fit_images must be above 0, not 0"),
         ({"lr": "fast"}, "lr must be a number, not 'fast'"),
         ({"lr": True}, "lr must be a number, not True"),
         ({"minutes": math.inf}, "minutes must be above 0, not inf"),
@@ -197,6 +207,29 @@ def test_sets_on_disk_and_in_memory_give_the_same_batches():
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[1].tolist() == [3, 1, 2]
 
 
+def test_pictures_on_disk_are_decoded_once_within_bounds(monkeypatch):
+    held, asked = pictures(), []
+
+    class OnDisk(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(held)
+
+        def __getitem__(self, index):
+            asked.append(index)
+            return held[index]
+
+    monkeypatch.setattr("rgflow.batches.KEPT", 2 * 64 + 63)
+    images = Indexed(OnDisk())
+    for _ in range(2):
+        batch, _ = images.__getitems__([3, 1, 2])
+        assert torch.equal(batch, held.images[[3, 1, 2]])
+        batch.zero_()
+    assert asked == [3, 1, 2, 2], "two of 64 bytes are kept, the third is not"
+    monkeypatch.setattr("rgflow.batches.get_worker_info", lambda: "a worker")
+    Indexed(OnDisk()).__getitems__([5, 5])
+    assert asked[4:] == [5, 5]
+
+
 def test_evaluate_gives_mean_and_standard_error_whatever_the_batches():
     flow, images = fresh().double(), pictures(23)
     lengths = code_lengths(flow, images, 23)
@@ -242,6 +275,16 @@ def test_samples_are_repeatable_and_checked():
 
 
 # Runs
+
+
+def test_evaluations_come_after_so_many_minutes_too(monkeypatch):
+    """A clock that moves a second at each look, two per step; an evaluation is due whenever a mark at 5 s is passed."""
+    ticks = itertools.count()
+    monkeypatch.setattr("rgflow.callbacks.time.monotonic", lambda: float(next(ticks)))
+    recipe = TrainConfig(**QUIET | {"print_step": 0}, steps=12, eval_epoch=0, eval_minutes=5 / 60)
+    rows = fit(fresh(), pictures(), pictures(20, 1), recipe).rows
+    assert [int(row["seconds"] // 5) for row in rows] == [1, 2, 3, 4, 4]  # and at the end
+    assert all(row["test_bits_per_dim"] != "" for row in rows)
 
 
 def test_a_run_learns_and_writes_what_it_promises(tmp_path, capsys):
@@ -334,11 +377,13 @@ def mortal(flow, lives):
     return flow
 
 
-@pytest.mark.parametrize(("schedule", "save_minutes"), [("constant", 1e-9), ("cosine", 0)])
+@pytest.mark.parametrize(
+    ("schedule", "save_minutes", "ema"), [("constant", 1e-9, 0.0), ("cosine", 0, 0.9), ("constant", 1e-9, 0.3)]
+)
 @pytest.mark.parametrize("kills", [(7,), (5,), (3, 4, 11)])  # steps after which the run dies; an epoch has 5
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, save_minutes, kills):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, save_minutes, ema, kills):
     tests = Pictures(255 - pictures(9, 1).images)  # the score gets worse: the first is the best
-    options = QUIET | {"print_step": 3, "schedule": schedule, "save_minutes": save_minutes}
+    options = QUIET | {"print_step": 3, "schedule": schedule, "save_minutes": save_minutes, "ema": ema}
     recipe = TrainConfig(**options, steps=13, out_dir=str(tmp_path / "a"))
     whole = fresh()
     expected = fit(whole, pictures(flip=True), tests, recipe)
@@ -357,6 +402,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, sa
     for key, state in one["optimizer_states"][0]["state"].items():
         for name, value in state.items():
             assert torch.equal(value, two["optimizer_states"][0]["state"][key][name])
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
     assert run.score == expected.score and run.steps == 13 and run.epochs == 2
     assert [checkpoint(tmp_path / part, "best.ckpt")["global_step"] for part in "ab"] == [5, 5]
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows]
@@ -480,8 +526,15 @@ def test_bad_input_is_found_before_training(tmp_path):
             fit(fresh(), pictures(), None, replace(recipe, accelerator="gpu"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_names_the_level_and_keeps_the_checkpoint(tmp_path):
-    recipe = TrainConfig(**QUIET, epochs=3, out_dir=str(tmp_path))
+@pytest.fixture(params=[False, True], ids=["at each step", "now and then"])
+def look(request, monkeypatch):
+    """When loss and gradient are looked at: at each step, as on the CPU, or with a row of the log, as on a GPU."""
+    monkeypatch.setattr("rgflow.training.Training.lazy", request.param)
+    return {"print_step": 4 if request.param else 1}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_level_and_keeps_the_checkpoint(tmp_path, look):
+    recipe = TrainConfig(**QUIET | look, epochs=3, out_dir=str(tmp_path))
     flow = fresh()
     healthy, weight, left = flow.bits_per_dim, next(flow.bijector.steps[1].parameters()), 7
 
@@ -501,14 +554,316 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_level_and_keeps_the_c
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path, look):
     flow = fresh()
     name, parameter = next((n, p) for n, p in flow.named_parameters() if n.startswith("bijector.steps.1."))
     parameter.register_hook(lambda g: g * math.inf)
     before = {k: v.clone() for k, v in flow.state_dict().items()}
     with pytest.raises(FloatingPointError, match=r"gradient is not finite at step 0: first at level 1"):
-        fit(flow, pictures(), None, TrainConfig(**QUIET, steps=3, out_dir=str(tmp_path)))
+        fit(flow, pictures(), None, TrainConfig(**QUIET | look, steps=3, out_dir=str(tmp_path)))
     assert all(torch.equal(v, flow.state_dict()[k]) for k, v in before.items())
+
+
+def spoil_gradients(flow, calls):
+    """Makes the gradient of the flow infinite in these backward passes, counted from 1."""
+    count = 0
+
+    def spoilt(gradient):
+        nonlocal count
+        count += 1
+        return gradient * math.inf if count in calls else gradient
+
+    next(flow.bijector.steps[0].parameters()).register_hook(spoilt)
+
+
+def test_nothing_moves_from_a_bad_step_until_it_is_looked_at(monkeypatch):
+    """The next row after step 5 (from 0) is due after step 10; step 8 is bad as well."""
+    monkeypatch.setattr("rgflow.training.Training.lazy", True)
+    flow, whole = fresh(), fresh()
+    spoil_gradients(flow, (6, 9, 12))  # the twelfth is step 5 done again
+    recipe = TrainConfig(**QUIET | {"print_step": 11}, steps=30, out_dir="")
+    with pytest.raises(FloatingPointError, match="gradient is not finite at step 5: first at level 0"):
+        fit(flow, pictures(), None, recipe)
+    fit(whole, pictures(), None, replace(recipe, steps=5))
+    assert same(flow, whole)
+
+
+def test_a_bad_loss_moves_nothing_even_where_its_gradient_is_finite(monkeypatch):
+    monkeypatch.setattr("rgflow.training.Training.lazy", True)
+    flow, whole, count = fresh(), fresh(), 0
+    healthy = flow.bits_per_dim
+
+    def bits_per_dim(*arguments):
+        nonlocal count
+        count += 1
+        return healthy(*arguments) + (math.inf if count in (4, 7) else 0)
+
+    flow.bits_per_dim = bits_per_dim
+    recipe = TrainConfig(**QUIET | {"print_step": 6}, steps=9, out_dir="")
+    with pytest.raises(FloatingPointError, match="the loss is not finite at step 3: in the latents' density"):
+        fit(flow, pictures(), None, recipe)
+    fit(whole, pictures(), None, replace(recipe, steps=3))
+    assert same(flow, whole)
+
+
+@pytest.mark.parametrize("due", ["save", "score"])
+def test_a_bad_step_is_seen_before_a_save_and_a_score(tmp_path, monkeypatch, due):
+    monkeypatch.setattr("rgflow.training.Training.lazy", True)
+    recipe = TrainConfig(
+        **QUIET | {"print_step": 0, "save_minutes": 1e-9 if due == "save" else 0}, steps=9, out_dir=str(tmp_path)
+    )
+    flow, tests = fresh(), pictures(9, 1) if due == "score" else None
+    spoil_gradients(flow, (3, 4 if due == "save" else 6))
+    monkeypatch.setattr("rgflow.callbacks.code_lengths", lambda *_: pytest.fail("it was scored"))
+    with pytest.raises(FloatingPointError, match="gradient is not finite at step 2"):
+        fit(flow, pictures(), tests, recipe)
+    saved = tmp_path / "checkpoints" / "last.ckpt"
+    assert not saved.exists() if due == "score" else checkpoint(tmp_path)["global_step"] == 2
+
+
+def test_looking_now_and_then_changes_no_bit(monkeypatch):
+    runs = []
+    for lazy in (False, True):
+        monkeypatch.setattr("rgflow.training.Training.lazy", lazy)
+        flow = fresh()
+        run = fit(flow, pictures(), pictures(9), TrainConfig(**QUIET | {"print_step": 3}, steps=12, out_dir=""))
+        runs.append((flow, [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows]))
+    assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        replace(CONFIG, net="residual", nres=1, tied=False),
+        replace(CONFIG, net="residual", nres=1, stream="full", memory="checkpoint"),
+        replace(CONFIG, net="residual", nres=1, coupling="autoregressive", nhidden=16),
+        replace(CONFIG, linear="whitened"),
+        replace(CONFIG, coupling="spline", memory="reversible"),
+        RealNVPConfig(channels=1, size=8, nres=1, nhidden=4, scales=2),
+    ],
+    ids=["plain", "residual", "full", "autoregressive", "whitened", "spline", "realnvp"],
+)
+def test_a_step_never_waits_for_the_device_and_images_stay_uint8_until_it(monkeypatch, config):
+    """Tensors on the meta device have no values: whoever asks for one, as float() and bool() do, fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know the device
+    from rgflow.batches import loader
+    from rgflow.training import Training
+
+    images = Indexed(pictures(flip=True))
+    module = Training(fresh(config), images, TrainConfig(**QUIET, steps=9, ema=0.9, out_dir=""), {})
+    trainer = type("Trainer", (), {"world_size": 1, "global_step": 3})()
+    module.trainer = trainer
+    batch = next(iter(loader(images, BatchStream(44, 8, 0))))
+    assert batch[0].dtype == torch.uint8 and batch[0].device.type == "cpu"
+    module.to("meta")
+    assert module.lazy
+    healthy, seen = module.flow.bits_per_dim, []
+    module.flow.bits_per_dim = lambda *given: seen.extend(given) or healthy(*given)
+    optimizer = type("Optimizer", (), {})()
+    loss = module.training_step([part.to("meta") for part in batch], 0)
+    loss.backward()
+    module.configure_gradient_clipping(optimizer)
+    module.average.update(3)
+    assert [(part.dtype, part.device.type) for part in seen] == [(torch.uint8, "meta"), (torch.float32, "meta")]
+    assert loss.device.type == optimizer.found_inf.device.type == "meta" and loss.dtype == torch.float32
+    with pytest.raises(RuntimeError):
+        float(loss.detach())
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_average_is_what_is_scored_shown_and_kept(tmp_path, monkeypatch, lazy):
+    """The average by hand, and beside it a run without one: the weights that train are the same to the bit."""
+    monkeypatch.setattr("rgflow.training.Training.lazy", lazy)
+    recipe = TrainConfig(**QUIET | {"plot_epoch": 1}, epochs=2, ema=0.5, out_dir=str(tmp_path / "a"))
+    flow, tests = fresh(), pictures(20, 1)
+    run = fit(flow, pictures(), tests, recipe)
+
+    by_hand = [p.detach().double() for p in fresh().parameters()]
+    for step in range(1, 11):
+        raw = fresh()
+        fit(raw, pictures(), None, replace(recipe, ema=0.0, steps=step, epochs=None, out_dir=""))
+        d = min(0.5, (1 + step) / (10 + step))
+        by_hand = [d * a + (1 - d) * p.detach().double() for a, p in zip(by_hand, raw.parameters(), strict=True)]
+    for ours, theirs in zip(flow.parameters(), by_hand, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-6)
+    assert not same(flow, raw)
+
+    saved = checkpoint(tmp_path / "a")
+    assert all(torch.equal(p, saved["state_dict"][f"flow.{name}"]) for name, p in raw.named_parameters())
+    assert all(torch.equal(p, saved["rgflow"]["average"][name]) for name, p in flow.named_parameters())
+    assert same(flow, checkpoints.load(tmp_path / "a" / "model.safetensors"))
+    assert checkpoints.read_card(tmp_path / "a" / "model.safetensors")["card"]["ema"] == 0.5
+    assert run.score == evaluate(flow, tests, batch_size=8) != evaluate(raw, tests, batch_size=8)
+    for name, shown in (("flow", flow), ("raw", raw)):
+        write_grid(sample_images(shown, 64, seed=0), tmp_path / f"{name}.png", scale=2)
+    picture = (tmp_path / "a" / "samples" / "epoch_00002.png").read_bytes()
+    assert picture == (tmp_path / "flow.png").read_bytes() != (tmp_path / "raw.png").read_bytes()
+
+    again = fresh(seed=9)  # a finished run is only read
+    assert fit(again, pictures(), tests, recipe).score == run.score and same(again, flow)
+    with pytest.raises(ValueError, match="training ema is 0.5 there and 0.0 here"):
+        fit(fresh(), pictures(), tests, replace(recipe, ema=0.0))
+
+
+def test_the_best_checkpoint_is_that_of_the_average(tmp_path):
+    """At this rate the weights get worse from epoch to epoch, and their average better."""
+    recipe = TrainConfig(**QUIET | {"lr": 0.2, "keep_epoch": 1}, epochs=3, ema=0.9, out_dir=str(tmp_path))
+    flow, tests = fresh(), pictures(20, 1)
+    rows = fit(flow, pictures(), tests, recipe).rows
+    scores = {row["step"]: row["test_bits_per_dim"] for row in rows if row["test_bits_per_dim"] != ""}
+    own = {}
+    for epoch in range(1, 4):
+        saved = checkpoint(tmp_path, f"epoch_{epoch:05d}.ckpt")
+        with torch.no_grad():
+            for name, p in flow.named_parameters():
+                p.copy_(saved["rgflow"]["average"][name])
+            assert evaluate(flow, tests, 8).mean == scores[5 * epoch]
+            for name, p in flow.named_parameters():
+                p.copy_(saved["state_dict"][f"flow.{name}"])
+        own[5 * epoch] = evaluate(flow, tests, 8).mean
+    best = checkpoint(tmp_path, "best.ckpt")["global_step"]
+    assert best == min(scores, key=scores.get) != min(own, key=own.get)
+
+
+def test_the_log_says_which_weights_are_scored(caplog):
+    caplog.set_level("INFO", "rgflow")
+    for ema, count in ((0.0, 0), (0.9, 1)):
+        caplog.clear()
+        fit(fresh(), pictures(), None, TrainConfig(**QUIET, steps=1, ema=ema, out_dir=""))
+        line = f"scores, pictures and the model file: of the averaged weights (ema {ema:g})"
+        assert [record.getMessage() for record in caplog.records].count(line) == count
+
+
+def test_an_average_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
+    from rgflow import optimizers
+
+    update = optimizers.Average.update
+
+    def spoilt(self, step):
+        update(self, step)
+        self.weights[0].fill_(math.inf if step == 3 else 0)
+
+    monkeypatch.setattr(optimizers.Average, "update", spoilt)
+    recipe = TrainConfig(**QUIET | {"save_minutes": 1e-9}, steps=5, ema=0.9, out_dir=str(tmp_path))
+    with pytest.raises(FloatingPointError, match="the averaged weights are not finite after step 3: in bijector"):
+        fit(fresh(), pictures(), None, recipe)
+    assert checkpoint(tmp_path)["global_step"] == 2
+
+
+def test_an_average_is_put_in_place_and_out_again_even_after_an_error():
+    from rgflow.optimizers import Average
+
+    flow, other = fresh(), fresh(seed=4)
+    average = Average(other, 0.9)
+    average.flow = flow
+    before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    with pytest.raises(Killed), average.in_place():
+        assert same(flow, other)
+        raise Killed
+    assert all(torch.equal(tensor, before[name]) for name, tensor in flow.state_dict().items())
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on(tmp_path):
+    recipe = TrainConfig(**QUIET, steps=2, out_dir=str(tmp_path))
+    fit(fresh(), pictures(), None, recipe)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    record = json.loads(saved["rgflow"]["record"])
+    for part, key in (("training", "ema"), ("training", "fit_images"), ("model", "linear")):
+        del record[part][key]
+    saved["rgflow"]["record"] = json.dumps(record)
+    torch.save(saved, last)
+    with pytest.raises(ValueError, match="training ema is 0.0 there and 0.5 here"):
+        fit(fresh(), pictures(), None, replace(recipe, ema=0.5))
+    assert fit(fresh(), pictures(), None, replace(recipe, steps=3)).steps == 3
+
+
+@pytest.fixture
+def whitened(monkeypatch):
+    """Flows with linear="whitened", and a `whiten` that shifts a weight by the mean of what it is given."""
+    calls = []
+
+    def whiten(flow, x):
+        calls.append(x)
+        with torch.no_grad():
+            next(flow.parameters()).add_(x.mean())
+        time.sleep(0.05)
+
+    monkeypatch.setitem(sys.modules, "rgflow.whitening", types.SimpleNamespace(whiten=whiten))
+    return replace(CONFIG, linear="whitened"), calls
+
+
+def test_a_whitened_flow_is_fitted_once_on_the_clock_and_the_same_after_a_restart(tmp_path, whitened):
+    from rgflow.train import prepare_flow
+
+    config, calls = whitened
+    recipe = TrainConfig(**QUIET | {"save_minutes": 1e-9}, steps=7, ema=0.5, fit_images=20, out_dir=str(tmp_path / "a"))
+    run = fit(fresh(config), pictures(flip=True), None, recipe)
+    assert len(calls) == 1 and calls[0].shape == (20, 1, 8, 8) and calls[0].dtype == torch.float32
+    assert run.rows[0]["seconds"] > 0.05, "the fit is not on the clock"
+    whole = checkpoints.load(tmp_path / "a" / "model.safetensors")
+
+    resumed = replace(recipe, out_dir=str(tmp_path / "b"))
+    with pytest.raises(Killed):
+        fit(mortal(fresh(config), 4), pictures(flip=True), None, resumed)
+    again = fresh(config, seed=5)
+    fit(again, pictures(flip=True), None, resumed)
+    assert len(calls) == 2, "fitted again after a restart"
+    assert same(again, whole) and torch.equal(calls[0], calls[1])
+
+    flow = fresh(config)
+    assert prepare_flow(flow, Indexed(pictures(flip=True)), recipe) and torch.equal(calls[2], calls[0])
+    assert prepare_flow(flow, Indexed(pictures(flip=True)), replace(recipe, seed=1)) and not torch.equal(*calls[2:])
+    assert prepare_flow(flow, Indexed(pictures(15)), recipe) and len(calls[4]) == 15, "no more than there are"
+    assert torch.equal(from_logit(calls[4]), pictures(15).images[shuffled(15, 0, 0)])
+    before = {name: tensor.clone() for name, tensor in fresh().state_dict().items()}
+    plain = fresh()
+    assert not prepare_flow(plain, Indexed(pictures()), recipe) and len(calls) == 5
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+
+
+def test_a_whitened_flow_is_good_before_it_learns(tmp_path):
+    scores = []
+    for linear in (None, "whitened"):
+        recipe = TrainConfig(**QUIET | {"lr": 1e-9}, steps=1, out_dir=str(tmp_path / str(linear)))
+        flow = fresh(replace(CONFIG, linear=linear))
+        scores.append(fit(flow, pictures(), pictures(20, 1), recipe).score.mean)
+        assert same(flow, checkpoints.load(recipe.folder / "model.safetensors"))
+        again = fresh(replace(CONFIG, linear=linear))  # a finished run is read, fitted maps and all
+        fit(again, pictures(), pictures(20, 1), recipe)
+        assert same(flow, again)
+    assert scores[1] < scores[0] - 0.2
+
+
+def test_a_flow_is_compiled_on_request_for_the_batch_and_precision_of_the_run(monkeypatch):
+    """At each start, a new one too; what compiling does to a flow is tested with `compiling`."""
+    calls = []
+
+    def compile_flow(flow, batch):
+        calls.append((flow, batch, torch.is_autocast_enabled("cpu")))
+
+    monkeypatch.setitem(sys.modules, "rgflow.compiling", types.SimpleNamespace(compile_flow=compile_flow))
+    flow = fresh()
+    for precision in ("32", "bf16-mixed"):
+        fit(flow, pictures(), None, TrainConfig(**QUIET, steps=2, precision=precision, compile=True, out_dir=""))
+    assert calls == [(flow, 8, False), (flow, 8, True)]
+    fit(flow, pictures(), None, TrainConfig(**QUIET, steps=2, out_dir=""))
+    assert len(calls) == 2
+
+
+def test_the_average_starts_from_the_fitted_weights(whitened):
+    """One step with a decay of 2 / 11, at a rate that moves nothing: the average is the fitted weights."""
+    config, _ = whitened
+    flow, fitted = fresh(config), fresh(config)
+    recipe = TrainConfig(**QUIET | {"lr": 1e-12}, steps=1, ema=0.9, out_dir="")
+    from rgflow.train import prepare_flow
+
+    prepare_flow(fitted, Indexed(pictures()), recipe)
+    fit(flow, pictures(), None, recipe)
+    assert not same(fitted, fresh(config))
+    for ours, theirs in zip(flow.parameters(), fitted.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_levels_are_named_only_where_there_are_any():
@@ -566,9 +921,9 @@ def test_the_look_ahead_is_the_loss_of_the_next_step(monkeypatch):
     ahead, seen = [], []
 
     class Spy(train.Training):
-        def _bits(self, images, index):
-            bits, mean = super()._bits(images, index)
-            (seen if torch.is_grad_enabled() else ahead).append((self.global_step, mean))
+        def _bits(self, images, index, step, now):
+            bits, mean = super()._bits(images, index, step, now)
+            (seen if torch.is_grad_enabled() else ahead).append((step, float(mean)))
             return bits, mean
 
         def on_train_batch_end(self, *_):
@@ -735,6 +1090,51 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         fit(fresh(), pictures(), None, replace(recipe, steps=9))
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        replace(CONFIG, net="residual", nres=1),
+        replace(CONFIG, linear="whitened"),
+        replace(CONFIG, coupling="spline"),
+    ],
+    ids=["plain", "residual", "whitened", "spline"],
+)
+def test_log_determinants_and_densities_are_added_up_in_float32_under_autocast(monkeypatch, config):
+    flow, log_scales = fresh(config), []
+
+    def watched(x: torch.Tensor, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, log_slope = spline(x, shape)
+        log_scales.append(log_slope.T)
+        return y, log_slope
+
+    monkeypatch.setattr("rgflow.couplings.spline", watched)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    for module in flow.modules():
+        if isinstance(module, (PlainNet, ResidualNet)):
+            turn = isinstance(module, SplineNet)  # which gives features first
+            hook = lambda _, given, result, turn=turn: log_scales.append(result[0].T if turn else result[0])  # noqa: E731
+            module.register_forward_hook(hook)
+        if isinstance(module, PatchLinear):
+            module.register_forward_hook(lambda _, given, result: log_scales.append(result[1]))
+    images = pictures(4).images
+    none = torch.zeros(images.shape)
+    x, pixel = to_logit(images, none)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.nn.functional.linear(x, x[0, 0]).dtype == torch.bfloat16, "there is no autocast"
+        bits = flow.bits_per_dim(images, none)
+        by_hand = sum(part.double().reshape(4, -1).sum(1) for part in log_scales)
+        z, ladj = flow.encode(x)
+        density = flow.prior.log_prob(z)
+    assert {part.dtype for part in (z, ladj, density, pixel, bits, *log_scales)} == {torch.float32}
+    torch.testing.assert_close(ladj.double(), by_hand, rtol=1e-6, atol=1e-5)
+    total = density.double().flatten(1).sum(1) + by_hand + pixel.double()
+    torch.testing.assert_close(bits.double(), 8 - total / (64 * math.log(2)), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["64", "bf16-mixed"])

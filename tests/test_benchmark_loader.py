@@ -1,0 +1,40 @@
+"""The benchmark of the loader runs on each kind of images, and finds a loader that is slow."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def loader() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "loader.py"
+    spec = importlib.util.spec_from_file_location("loader_speed", path)
+    module = sys.modules["loader_speed"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = {"size": 8, "images": 30, "batch_size": 8, "rounds": 3, "steps": 2}
+
+
+@pytest.mark.parametrize(("data", "workers"), [("folder", 0), ("jpeg", 0), ("jpeg", 1)])
+def test_it_runs(loader, capsys, data, workers) -> None:
+    median = loader.main(loader.Options(data=data, workers=workers, **TINY))
+    assert set(median) == {"loader", "fixed", "reading", "loader / fixed", "1 + reading / fixed"}
+    assert all(value > 0 for value in median.values()) and median["loader"] > median["reading"]
+    text = capsys.readouterr().out
+    assert "'threads': 1" in text and "goal 1.05" in text and f"{30 if data == 'jpeg' else 27} images" in text
+
+
+def test_a_slow_loader_shows(loader, monkeypatch) -> None:
+    slow = loader.Preparation.__call__
+    monkeypatch.setattr(loader.Preparation, "__call__", lambda self, picture: time.sleep(0.005) or slow(self, picture))
+    assert loader.main(loader.Options(data="jpeg", **TINY))["reading"] < 0.01, "decoded before"
+    median = loader.main(loader.Options(data="jpeg", epoch=0, **TINY | {"images": 100}))
+    assert median["reading"] > 8 * 0.005 and median["loader / fixed"] > 1.2 < median["1 + reading / fixed"]
