@@ -45,11 +45,15 @@ def train(args: Sequence[str]) -> None:
     _log_to_stderr(recipe.quiet)
     check_folder(recipe.folder)  # before the data are read, which may take minutes
     train_set, test_set = _sets(given)
+    if given["flip"] is not None:
+        train_set.flip = given["flip"] == "yes"
     channels, *size = train_set[0][0].shape
     given |= _per_level(preset, args, given, size)
     config = flags.make(kind, {**given, "channels": channels, "size": tuple(size)})
     flow = build(config, torch.Generator().manual_seed(recipe.seed))
     data = {key: given[key] for key in ("data", "data_seed")}
+    if given["flip"] is not None:
+        data["flip"] = given["flip"]
     if given["test_index"] is not None:
         data["test_index"] = Path(given["test_index"]).name
     from rgflow.train import fit  # here, for Lightning takes seconds to import

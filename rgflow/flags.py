@@ -51,10 +51,13 @@ class TrainFlags:
             (weight_decay 5e-2, order authors, stream full); small: the paper's model, narrow and shallow; fast: what
             learns fastest. Their numbers per level are cut to the levels of the images, or the last is repeated; for
             realnvp only the settings of training count.
+        flip: yes: training mirrors images left to right at random; no: it does not; None: as the set asks for (celeba32
+            and chair600 do).
     """
 
     model: Literal["rgflow", "realnvp"] = "rgflow"
     preset: Literal["paper", "authors", "small", "fast"] = "paper"
+    flip: Literal["yes", "no"] | None = None
 
 
 @dataclass(frozen=True)

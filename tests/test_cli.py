@@ -143,6 +143,18 @@ def test_evaluate_takes_the_test_images_of_the_model(tmp_path, capsys, pictures)
     assert code == 2 and "data test_index is 'index.txt' there and 'other.txt' here" in err
 
 
+def test_training_images_are_mirrored_if_asked(tmp_path, capsys, pictures, monkeypatch):
+    mirrored = []
+    monkeypatch.setattr("rgflow.batches.flipped", lambda images, *_: mirrored.append(len(images)) or images)
+    train = ["train", "--data", "images", "--data-path", pictures, "--steps", "2", "--quiet", *TINY, "--out-dir"]
+    for name, flags, seen in (("a", [], False), ("b", ["--flip", "no"], False), ("c", ["--flip", "yes"], True)):
+        mirrored.clear()
+        assert run(capsys, *train, tmp_path / name, *flags)[0] == 0 and bool(mirrored) == seen
+    assert checkpoints.read_card(tmp_path / "c" / "model.safetensors")["card"]["flip"] == "yes"
+    code, _, err = run(capsys, *train, tmp_path / "c", "--flip", "no")
+    assert code == 2 and "data flip is 'yes' there and 'no' here" in err
+
+
 def test_oblong_images_are_trained_sampled_and_evaluated(tmp_path, capsys):
     np.save(tmp_path / "wide.npy", np.random.default_rng(0).integers(0, 200, (40, 8, 16, 3), dtype=np.uint8))
     options, out = ["--data", "images", "--data-path", tmp_path / "wide.npy"], tmp_path / "r"
