@@ -17,14 +17,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import tyro
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from rgflow import RGFlowConfig, build, data
 from rgflow.batches import evaluate, spread
 from rgflow.files import replacing
+from rgflow.pixels import from_logit
 from rgflow.recipes import PRESETS, TrainConfig
 from rgflow.results import commit, hardware
 from rgflow.train import fit
@@ -71,6 +74,9 @@ class Options:
     """Test images for a point of the curve."""
     final_images: int = 10_000
     """Test images for the last point."""
+    samples: int = 0
+    """Pictures drawn at each point of the curve, at temperature 0.7 and with the same random numbers each time; kept
+    as RECIPE-SEED.npz."""
     out: Path = Path("results/runs/learning")
     """Folder for the curve (RECIPE-SEED.csv) and its conditions (.json)."""
 
@@ -99,8 +105,11 @@ def moments(minutes: float) -> list[float]:
     return [t for t in early + late if t < 60 * minutes]
 
 
-def train(settings: dict[str, object], options: Options, images: Dataset, tests: Dataset) -> tuple[list, dict]:
-    """Trains once; gives the curve, (seconds, step, bits/dim) in rows, and the last score with its conditions."""
+def train(
+    settings: dict[str, object], options: Options, images: Dataset, tests: Dataset
+) -> tuple[list[tuple], dict[str, object], Tensor]:
+    """Trains once; gives the curve, (seconds, step, bits/dim) in rows, the last score with its conditions, and samples
+    (rows, n, C, H, W)."""
     known = {field.name for field in fields(RGFlowConfig)}
     snapshots = Snapshots(moments(options.minutes))
     start = time.monotonic()
@@ -122,10 +131,13 @@ def train(settings: dict[str, object], options: Options, images: Dataset, tests:
     run = fit(flow, images, None, recipe, callbacks=[snapshots])
     last, plain = evaluate(flow, tests, indices=spread(len(tests), options.final_images)), build(config)
     some = spread(len(tests), options.curve_images)
-    rows = []
+    rows, pictures = [], []
     for seconds, step, state in snapshots.kept:
         plain.load_state_dict(state)
         rows.append((round(seconds + before, 2), step, round(evaluate(plain, tests, indices=some).mean, 5)))
+        with torch.no_grad():
+            drawn = plain.sample(options.samples, 0.7, torch.Generator().manual_seed(options.seed))
+        pictures.append(from_logit(drawn))
     conditions = {
         "recipe": options.recipe, "seed": options.seed, "minutes": options.minutes, "compiled": options.compile,
         "steps": run.steps, "seconds": round(run.seconds + before, 2), "test_bits_per_dim": last.mean,
@@ -133,7 +145,7 @@ def train(settings: dict[str, object], options: Options, images: Dataset, tests:
         "data": options.data, "training_images": len(images), "hardware": hardware(), "commit": commit(),
         "flow": asdict(config), "training": asdict(recipe),
     }  # fmt: skip
-    return rows, conditions
+    return rows, conditions, torch.stack(pictures)
 
 
 def main(options: Options) -> dict:
@@ -141,7 +153,7 @@ def main(options: Options) -> dict:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     images, tests = (data.load(options.data, split) for split in ("train", "test"))
-    rows, conditions = train(RECIPES[options.recipe], options, images, tests)
+    rows, conditions, pictures = train(RECIPES[options.recipe], options, images, tests)
     rows.append((conditions["seconds"], conditions["steps"], round(conditions["test_bits_per_dim"], 5)))
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"{options.recipe}{'-compiled' if options.compile else ''}-{options.seed}"
@@ -151,6 +163,9 @@ def main(options: Options) -> dict:
         writer.writerows(rows)
     with replacing(options.out / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(conditions, indent=1) + "\n")
+    if options.samples:
+        with replacing(options.out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, seconds=[row[0] for row in rows[:-1]], images=pictures.numpy())
     print(conditions["hardware"])
     for seconds, step, bits in rows:
         print(f"{seconds:8.1f} s  step {step:6d}  {bits:.4f} bits/dim")

@@ -55,20 +55,21 @@ def test_moments_start_at_once_and_stay_within_the_run():
 def test_a_curve_is_that_of_the_weights_at_its_times(monkeypatch, tmp_path):
     images, tests = ramps(24), ramps(9)
     monkeypatch.setattr(learning, "moments", lambda minutes: [0.0, 0.5 * 60 * minutes])
-    options = learning.Options(minutes=0.02, final_images=9, curve_images=9)
-    rows, conditions = learning.train(TINY, options, images, tests)
+    options = learning.Options(minutes=0.02, final_images=9, curve_images=9, samples=3)
+    rows, conditions, pictures = learning.train(TINY, options, images, tests)
     assert len(rows) == 2 and rows[0][1] == 1 and 0 < rows[0][0] < rows[1][0] <= conditions["seconds"]
     assert rows[1][2] < rows[0][2] - 0.05 and conditions["test_bits_per_dim"] < rows[0][2]
     assert rows[0][2] == pytest.approx(evaluate(build(RGFlowConfig(1, 8, nlayers=1, nhidden=8)), tests).mean, abs=1)
+    assert pictures.shape == (2, 3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
     assert conditions["test_images"] == 9 and conditions["steps"] >= rows[1][1] and conditions["training"]["ema"] == 0.9
 
 
 def test_what_it_writes(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(learning.data, "load", lambda name, split: ramps(24))
     monkeypatch.setitem(learning.RECIPES, "fast", TINY)
-    options = learning.Options(minutes=0.01, final_images=5, curve_images=5, out=tmp_path)
+    options = learning.Options(minutes=0.01, final_images=5, curve_images=5, samples=2, out=tmp_path)
     learning.main(options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fast-0.csv", "fast-0.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fast-0.csv", "fast-0.json", "fast-0.npz"]
     lines = (tmp_path / "fast-0.csv").read_text().splitlines()
     assert lines[0] == "seconds,step,test_bits_per_dim" and len(lines) >= 3
     written = json.loads((tmp_path / "fast-0.json").read_text())

@@ -147,9 +147,9 @@ def test_training_images_are_mirrored_if_asked(tmp_path, capsys, pictures, monke
     mirrored = []
     monkeypatch.setattr("rgflow.batches.flipped", lambda images, *_: mirrored.append(len(images)) or images)
     train = ["train", "--data", "images", "--data-path", pictures, "--steps", "2", "--quiet", *TINY, "--out-dir"]
-    for name, flags, seen in (("a", [], False), ("b", ["--flip", "no"], False), ("c", ["--flip", "yes"], True)):
+    for name, extra, seen in (("a", [], False), ("b", ["--flip", "no"], False), ("c", ["--flip", "yes"], True)):
         mirrored.clear()
-        assert run(capsys, *train, tmp_path / name, *flags)[0] == 0 and bool(mirrored) == seen
+        assert run(capsys, *train, tmp_path / name, *extra)[0] == 0 and bool(mirrored) == seen
     assert checkpoints.read_card(tmp_path / "c" / "model.safetensors")["card"]["flip"] == "yes"
     code, _, err = run(capsys, *train, tmp_path / "c", "--flip", "no")
     assert code == 2 and "data flip is 'yes' there and 'no' here" in err

@@ -11,8 +11,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from rgflow import RGFlowConfig, build
+from rgflow import RGFlowConfig, build, footprint
 
+SPLINE = {"net": "plain", "coupling": "spline"}
 REACHABLE = RGFlowConfig(size=16, nlayers=(4, 3, 2), nres=2, nhidden=128)
 
 
@@ -25,54 +26,56 @@ def memory() -> ModuleType:
     return module
 
 
-def test_peaks_by_hand(memory) -> None:
+def test_peaks_by_hand() -> None:
     """Of tensors of 4000 bytes: the peak is where most of them live at once, transient ones too; views are no tensors
     of their own."""
     x = torch.ones(1000)
-    with memory.Alive([x]) as alive:
+    with footprint.Alive([x]) as alive:
         y = x.exp() + 1  # two at once
         view = y.view(10, 100).t()
         del y, view
         z = x.exp()
     assert alive.peak([]) == 8000 and alive.peak([z]) == 8000
-    with memory.Alive([x]) as alive:
+    with footprint.Alive([x]) as alive:
         z = x.exp()
         w = z.exp()
     assert alive.peak([]) == 8000 and alive.peak([z]) == 4000 and alive.peak([z, w]) == 0
 
 
-def test_peaks_see_the_backward_pass(memory) -> None:
+def test_peaks_see_the_backward_pass() -> None:
     x = torch.ones(1000, requires_grad=True)
-    with memory.Alive([x]) as alive:
+    with footprint.Alive([x]) as alive:
         x.exp().exp().sum().backward()
     # exp and exp of exp are saved; in the backward pass come a gradient and the product of both.
     assert 12000 <= alive.peak([x.grad]) <= 16100
 
 
-def test_saved_by_hand(memory) -> None:
+def test_saved_by_hand() -> None:
     x = torch.ones(1000, requires_grad=True)
-    assert memory.saved(lambda: x.exp().exp(), [x]) == 8000
-    assert memory.saved(lambda: (x * x).t(), [x]) == 0
-    assert memory.saved(lambda: x * x.exp(), []) == 8000
+    assert footprint.saved(lambda: x.exp().exp(), [x]) == 8000
+    assert footprint.saved(lambda: (x * x).t(), [x]) == 0
+    assert footprint.saved(lambda: x * x.exp(), []) == 8000
 
 
-@pytest.mark.parametrize("change", [{}, {"tied": False}, {"net": "plain"}, {"share_levels": True, "nlayers": 2}])
-def test_weights_are_counted(memory, change: dict) -> None:
+@pytest.mark.parametrize(
+    "change", [{}, {"tied": False}, {"net": "plain"}, {"share_levels": True, "nlayers": 2}, SPLINE]
+)
+def test_weights_are_counted(change: dict) -> None:
     config = replace(REACHABLE, **change)
-    assert memory.predict(config, 2)["weights"] == 4 * sum(p.numel() for p in build(config).parameters())
+    assert footprint.predict(config, 2)["weights"] == 4 * sum(p.numel() for p in build(config).parameters())
 
 
-@pytest.mark.parametrize("change", [{}, {"tied": False, "stream": "full"}, {"net": "plain"}])
+@pytest.mark.parametrize("change", [{}, {"tied": False, "stream": "full"}, {"net": "plain"}, SPLINE])
 def test_the_formula_holds(memory, change: dict) -> None:
     config = replace(REACHABLE, **change)
-    predicted, x = memory.predict(config, 24), torch.randn(24, 3, 16, 16)
-    for mode in memory.MEMORY:
-        peak = memory.step_peak(memory.awake(build(replace(config, memory=mode))), x)
+    predicted, x = footprint.predict(config, 24), torch.randn(24, 3, 16, 16)
+    for mode in footprint.MEMORY if "coupling" not in change else ("store",):  # of splines not all is in the formula
+        peak = footprint.step_peak(memory.awake(build(replace(config, memory=mode))), x)
         assert predicted[mode] == pytest.approx(peak, rel=0.12), mode
 
 
-def test_the_papers_batch_fits(memory) -> None:
-    predicted = memory.predict(RGFlowConfig(), 1024)
+def test_the_papers_batch_fits() -> None:
+    predicted = footprint.predict(RGFlowConfig(), 1024)
     assert predicted["weights"] == 4 * 92_758_400
     assert predicted["total reversible"] < predicted["total checkpoint"] < 24 * 2**30 < predicted["total store"]
 
