@@ -98,8 +98,8 @@ def predict(config: RGFlowConfig, batch: int) -> dict[str, int]:
     mode.
 
     The formula is that of this module. It covers couplings between halves (of splines what is kept, but not what their
-    backward pass holds for a moment); not linear maps, not autocast, not
-    the optimizer's own scratch memory, not what an allocator wastes, not the libraries' workspaces.
+    backward pass holds for a moment); not linear maps, not autocast, not the optimizer's own scratch memory, not what
+    an allocator wastes, not the libraries' workspaces.
     """
     stacks, weights, kept, peaks = 2 * config.repeat, 0, dict.fromkeys(MEMORY, 0), dict.fromkeys(MEMORY, 0)
     half = config.channels * config.block**2 // 2
