@@ -1,11 +1,9 @@
 """The study of learning speed: its clock, its curve, and that each recipe is one that can be built."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import fields, replace
-from pathlib import Path
 
+import benchmark_files
 import pytest
 import torch
 
@@ -14,10 +12,7 @@ from rgflow.batches import evaluate
 from rgflow.pictures import Pictures
 from rgflow.recipes import TrainConfig
 
-spec = importlib.util.spec_from_file_location("learning", Path(__file__).parents[1] / "benchmarks" / "learning.py")
-learning = sys.modules["learning"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-spec.loader.exec_module(learning)
-
+learning = benchmark_files.load("learning")
 TINY = {"nlayers": 1, "nhidden": 8, "net": "plain", "batch_size": 4, "lr": 1e-2, "ema": 0.9}
 
 

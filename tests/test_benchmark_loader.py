@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 from types import ModuleType
 
+import benchmark_files
 import pytest
 
 
 @pytest.fixture(scope="module")
 def loader() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "loader.py"
-    spec = importlib.util.spec_from_file_location("loader_speed", path)
-    module = sys.modules["loader_speed"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_files.load("loader")
 
 
 TINY = {"size": 8, "images": 30, "batch_size": 8, "rounds": 3, "steps": 2}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import benchmark_files
 import pytest
 import torch
 
@@ -15,11 +16,7 @@ from rgflow import RGFlowConfig
 
 @pytest.fixture(scope="module")
 def step() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "step.py"
-    spec = importlib.util.spec_from_file_location("step", path)
-    module = sys.modules["step"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_files.load("step")
 
 
 def test_products_by_hand(step) -> None:

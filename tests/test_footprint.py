@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
+import benchmark_files
 import pytest
 import torch
 
@@ -19,11 +17,7 @@ REACHABLE = RGFlowConfig(size=16, nlayers=(4, 3, 2), nres=2, nhidden=128)
 
 @pytest.fixture(scope="module")
 def memory() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "memory.py"
-    spec = importlib.util.spec_from_file_location("memory", path)
-    module = sys.modules["memory"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_files.load("memory")
 
 
 def test_peaks_by_hand() -> None:
