@@ -254,3 +254,11 @@ def test_bad_inputs_are_refused() -> None:
         flow.sample(-1)
     with pytest.raises(TypeError, match="RGFlowConfig or a RealNVPConfig, not dict"):
         build({})
+
+
+def test_the_last_coupling_of_each_block_is_a_spline_and_no_other() -> None:
+    flow = build(replace(SMALL, coupling="spline", net="plain", nlayers=3))
+    for step in flow.bijector.steps:
+        for half in step.blocks:
+            kinds = [type(layer).__name__ for layer in half.bijector.layers]
+            assert kinds == ["AffineCoupling", "AffineCoupling", "SplineCoupling"]
