@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -13,6 +15,13 @@ settings.load_profile("rgflow")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that forgets where to write does so in its own folder: a run left behind would be taken up the next time."""
+    if hasattr(request.node, "obj"):  # the cells of a notebook run where the notebook is
+        monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

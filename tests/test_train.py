@@ -281,7 +281,7 @@ def test_evaluations_come_after_so_many_minutes_too(monkeypatch):
     """A clock that moves a second at each look, two per step; an evaluation is due whenever a mark at 5 s is passed."""
     ticks = itertools.count()
     monkeypatch.setattr("rgflow.callbacks.time.monotonic", lambda: float(next(ticks)))
-    recipe = TrainConfig(**QUIET | {"print_step": 0}, steps=12, eval_epoch=0, eval_minutes=5 / 60)
+    recipe = TrainConfig(**QUIET | {"print_step": 0, "out_dir": ""}, steps=12, eval_epoch=0, eval_minutes=5 / 60)
     rows = fit(fresh(), pictures(), pictures(20, 1), recipe).rows
     assert [int(row["seconds"] // 5) for row in rows] == [1, 2, 3, 4, 4]  # and at the end
     assert all(row["test_bits_per_dim"] != "" for row in rows)
