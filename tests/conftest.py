@@ -19,7 +19,7 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that forgets where to write does so in its own folder: a run left behind would be taken up the next time."""
+    """A run that a test leaves in the folder where it runs would be taken up by the next; so that folder is its own."""
     if hasattr(request.node, "obj"):  # the cells of a notebook run where the notebook is
         monkeypatch.chdir(tmp_path)
 
