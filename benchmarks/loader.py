@@ -24,7 +24,7 @@ from rgflow import RGFlowConfig, build, data
 from rgflow.batches import BatchStream, Indexed, loader
 from rgflow.pictures import LazyPictures, Preparation
 from rgflow.recipes import PRESETS, TrainConfig
-from rgflow.results import hardware
+from rgflow.results import hardware, keep
 from rgflow.training import Training
 
 
@@ -51,6 +51,8 @@ class Options:
     """Steps of each kind in a round."""
     size: Literal[8, 32] = 32
     """Edge of an image of the folder; 8 is for tests."""
+    out: Path | None = None
+    """JSON file for the numbers and their conditions."""
 
 
 def write_folder(folder: Path, count: int, size: tuple[int, int], ending: str) -> list[Path]:
@@ -157,6 +159,8 @@ def measure(options: Options, images: Indexed) -> dict[str, float]:
     print(f"{'loader / fixed':20s} {median['loader / fixed']:9.3f}      (lowest {min(ratios):.3f}, "
           f"highest {max(ratios):.3f})   goal 1.05")  # fmt: skip
     print(f"{'1 + reading / fixed':20s} {median['1 + reading / fixed']:9.3f}")
+    if options.out is not None:
+        keep(options.out, options, median)
     return median
 
 

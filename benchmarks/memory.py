@@ -15,6 +15,7 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from rgflow import Flow, RGFlowConfig, build
 from rgflow.footprint import MEMORY, predict, saved, step_peak
-from rgflow.results import hardware
+from rgflow.results import hardware, keep
 
 CONFIGS = {  # name: (config, batch)
     "tiny": (RGFlowConfig(channels=1, size=8, nlayers=1, nres=1, nhidden=64), 32),
@@ -51,6 +52,8 @@ class Options:
     """Rounds of timing, the first of which is not counted."""
     threads: int = 1
     """Threads of torch."""
+    out: Path | None = None
+    """JSON file for the numbers and their conditions."""
 
 
 def awake(flow: Flow, std: float = 0.05) -> Flow:
@@ -111,6 +114,8 @@ def main(options: Options) -> dict[str, float]:
     print("predicted for the paper's config, batch 1024, float32, in GiB:")
     for name, size in paper.items():
         print(f"  {name:16s} {size / 2**30:8.2f}")
+    if options.out is not None:
+        keep(options.out, options, numbers)
     return numbers
 
 

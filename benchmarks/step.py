@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_type_hints
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from rgflow import RGFlowConfig, build
 from rgflow.compiling import compile_flow
-from rgflow.results import hardware
+from rgflow.results import hardware, keep
 
 KINDS = get_type_hints(RGFlowConfig)  # the values that a field allows
 Net, Coupling, Linear, Memory = KINDS["net"], KINDS["coupling"], KINDS["linear"], KINDS["memory"]
@@ -63,6 +64,8 @@ class Options:
     """Rounds, the first of which is not counted."""
     threads: int = 1
     """Threads of torch."""
+    out: Path | None = None
+    """JSON file for the numbers and their conditions."""
 
 
 def products(config: RGFlowConfig, batch: int) -> list[tuple[int, int, int, int]]:
@@ -163,6 +166,9 @@ def main(options: Options) -> dict[str, float]:
     print(f"{'products':21s} {flops / 1e9:9.2f} GFLOP, {flops / 1e9 / median['products']:.1f} GFLOP/s")
     if options.compile:
         print(f"compilation           {f'{seconds:9.1f} s' if seconds else 'failed: these are the plain couplings'}")
+        median["compilation"] = seconds
+    if options.out is not None:
+        keep(options.out, options, median)
     return median
 
 

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,15 @@ def record(chapter: str, name: str, value: Any, interval: tuple[Any, Any] | None
     with replacing(path) as partial:
         partial.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return entry
+
+
+def keep(path: Path, options: object, numbers: Mapping[str, float]) -> None:
+    """Writes the numbers of a benchmark beside its options (a dataclass), hardware and commit, as JSON."""
+    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    content = {"options": chosen, "numbers": dict(numbers), "hardware": hardware(), "commit": commit()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load(chapter: str, where: Path | None = None) -> dict[str, Entry]:

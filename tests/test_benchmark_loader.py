@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import ModuleType
 
@@ -18,8 +19,9 @@ TINY = {"size": 8, "images": 30, "batch_size": 8, "rounds": 3, "steps": 2}
 
 
 @pytest.mark.parametrize(("data", "workers"), [("folder", 0), ("jpeg", 0), ("jpeg", 1)])
-def test_it_runs(loader, capsys, data, workers) -> None:
-    median = loader.main(loader.Options(data=data, workers=workers, **TINY))
+def test_it_runs(loader, capsys, tmp_path, data, workers) -> None:
+    median = loader.main(loader.Options(data=data, workers=workers, out=tmp_path / "a.json", **TINY))
+    assert json.loads((tmp_path / "a.json").read_text())["numbers"] == median
     assert set(median) == {"loader", "fixed", "reading", "loader / fixed", "1 + reading / fixed"}
     assert all(value > 0 for value in median.values()) and median["loader"] > median["reading"]
     text = capsys.readouterr().out

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import json
 from types import ModuleType
 
 import benchmark_files
@@ -55,12 +53,16 @@ def test_true_products_are_those_of_a_step(step) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_it_runs(step, precision, capsys) -> None:
-    median = step.main(step.Options(config="tiny", precision=precision, clock="cpu", rounds=3))
+def test_it_runs(step, precision, capsys, tmp_path) -> None:
+    options = step.Options(config="tiny", precision=precision, clock="cpu", rounds=3, out=tmp_path / "kept" / "a.json")
+    median = step.main(options)
     ratios = {"step / products", "step / true products", "decode / encode"}
     assert set(median) == {"products", "true products", "step", "encode", "decode"} | ratios
     assert all(value > 0 for value in median.values())
     assert "'threads': 1" in capsys.readouterr().out
+    kept = json.loads(options.out.read_text())
+    assert kept["numbers"] == median and kept["options"]["precision"] == precision
+    assert kept["hardware"]["threads"] == 1 and kept["commit"]
 
 
 @pytest.mark.parametrize("seconds", [12.5, None])
@@ -71,10 +73,7 @@ def test_compile_states_its_seconds_or_that_it_failed(step, seconds, monkeypatch
 
 
 def test_data_speed_runs_and_draws_the_same_pictures() -> None:
-    path = Path(__file__).parent.parent / "benchmarks" / "data.py"
-    spec = importlib.util.spec_from_file_location("data_speed", path)
-    module = sys.modules["data_speed"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = benchmark_files.load("data")
     assert set(module.main(module.Options(images=20, pillow=3, rounds=2))) == {"msds1", "msds2", "Pillow"}
     images, labels = module.synthetic.msds1(3, torch.Generator().manual_seed(0))
     drawn = torch.from_numpy(module.pillow(labels, 3)).permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import ModuleType
 
@@ -74,8 +75,9 @@ def test_the_papers_batch_fits() -> None:
     assert predicted["total reversible"] < predicted["total checkpoint"] < 24 * 2**30 < predicted["total store"]
 
 
-def test_it_runs(memory, capsys) -> None:
-    numbers = memory.main(memory.Options(config="tiny", rounds=2))
+def test_it_runs(memory, capsys, tmp_path) -> None:
+    numbers = memory.main(memory.Options(config="tiny", rounds=2, out=tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_text())["numbers"] == numbers
     printed = capsys.readouterr().out
     assert "'threads': 1" in printed and "batch 1024" in printed
     assert numbers["reversible"] <= 1.2 < 2 < numbers["store"]
