@@ -93,8 +93,8 @@ def main(options: Options) -> dict[str, float]:
     training = {k: v for k, v in PRESETS["fast"].items() if hasattr(TrainConfig, k)}
     training |= {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed, "minutes": options.minutes}
     recipe = TrainConfig(
-        **training, compile=options.compile, print_step=100, eval_epoch=0, eval_minutes=options.minutes / 8, save_epoch=0, save_minutes=3,
-        keep_epoch=0, plot_epoch=0, quiet=True, out_dir=str(options.folder),
+        **training, compile=options.compile, print_step=100, eval_epoch=0, eval_minutes=options.minutes / 8,
+        save_epoch=0, save_minutes=3, keep_epoch=0, plot_epoch=0, quiet=True, out_dir=str(options.folder),
     )  # fmt: skip
     run = fit(flow, train, test, recipe, {"data": "CelebA, aligned, 32 x 32"}, CARD)
     bits = code_lengths(flow, test, seed=options.seed)
