@@ -49,15 +49,15 @@ class Options:
     """Threads of torch."""
     seed: int = 0
     """Of weights, batches and noise."""
-    nhidden: int = 128
-    """Width of the networks."""
+    nhidden: tuple[int, ...] = (256, 256, 128, 96)
+    """Width of the networks per level, lowest first."""
     nlayers: tuple[int, ...] = (5, 4, 3, 2)
     """Coupling layers per level, lowest first."""
     batch_size: int = 16
     """Images in a step."""
     lr: float = 4e-3
     """Learning rate after the warm-up."""
-    often: int = 1
+    often: int = 4
     """How many times a pass over the training set shows an image of full resolution (the others: once)."""
     compile: bool = False
     """Compile first, on the clock."""
