@@ -44,8 +44,8 @@ def test_people_are_kept_apart(faces: ModuleType, file: Path) -> None:
 
 def test_it_runs_and_goes_on(faces: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     options = faces.Options(
-        data=file, minutes=0.03, threads=1, nhidden=(8, 8), nlayers=(1, 1), batch_size=8, often=2, folder=tmp_path / "run",
-        out=tmp_path / "kept" / "faces.json",
+        data=file, minutes=0.03, threads=1, nhidden=(8, 8), nlayers=(1, 1), batch_size=8, often=2,
+        folder=tmp_path / "run", out=tmp_path / "kept" / "faces.json",
     )  # fmt: skip
     numbers = faces.main(options)
     assert numbers["people"] == 2 and numbers["test images"] == 10 and numbers["training images"] == 140
