@@ -21,10 +21,11 @@ import torch
 import tyro
 from torch import Tensor
 
-from rgflow import RGFlowConfig, build
+from rgflow import Flow, RGFlowConfig, build
 from rgflow.batches import code_lengths, spread
 from rgflow.files import replacing
 from rgflow.pictures import Pictures
+from rgflow.pixels import from_logit
 from rgflow.recipes import PRESETS, TrainConfig
 from rgflow.results import keep
 from rgflow.statistics import bootstrap_interval
@@ -63,6 +64,10 @@ class Options:
     """Compile first, on the clock."""
     folder: Path = Path("runs/faces")
     """Of the run."""
+    samples: int = 32
+    """Generated faces, kept beside --out as .npz."""
+    temperature: float = 0.7
+    """Of these."""
     out: Path | None = None
     """JSON file for the numbers and their conditions; metrics.csv is copied beside it."""
 
@@ -79,6 +84,13 @@ def split(path: Path, often: int) -> tuple[Pictures, Pictures, Pictures, Tensor]
     coarse = (person < FIRST) & ~full
     order = torch.cat([coarse.nonzero()[:, 0], *[fine.nonzero()[:, 0]] * often])
     return Pictures(images[order], flip=True), Pictures(images[fine]), Pictures(images[test]), person[test]
+
+
+def drawn(flow: Flow, options: Options) -> Tensor:
+    """Generated faces, uint8 (n, C, H, W)."""
+    generator = torch.Generator().manual_seed(options.seed)
+    with torch.no_grad():
+        return from_logit(flow.sample(options.samples, options.temperature, generator))
 
 
 def main(options: Options) -> dict[str, float]:
@@ -113,6 +125,8 @@ def main(options: Options) -> dict[str, float]:
         keep(options.out, options, numbers)
         with replacing(options.out.with_suffix(".csv")) as temporary:
             shutil.copyfile(run.folder / "metrics.csv", temporary)
+        with replacing(options.out.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, images=drawn(flow, options).numpy())
     return numbers
 
 

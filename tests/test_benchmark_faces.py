@@ -55,6 +55,8 @@ def test_it_runs_and_goes_on(faces: ModuleType, file: Path, tmp_path: Path, caps
     assert kept["numbers"] == numbers and kept["options"]["often"] == 2
     rows = list(csv.DictReader(options.out.with_suffix(".csv").open()))
     assert int(rows[-1]["step"]) == numbers["steps"]
+    with np.load(options.out.with_suffix(".npz")) as file:
+        assert file["images"].shape == (32, 3, 8, 8) and file["images"].dtype == np.uint8
     assert "non-commercial" in rgflow.checkpoints.read_card(tmp_path / "run" / "model.safetensors")["card"]["licence"]
     flow = rgflow.load(tmp_path / "run" / "model.safetensors")
     assert flow.bits_per_dim(torch.full((1, 3, 8, 8), 12, dtype=torch.uint8)).isfinite()
