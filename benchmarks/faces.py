@@ -26,7 +26,7 @@ from rgflow.batches import code_lengths, spread
 from rgflow.files import replacing
 from rgflow.pictures import Pictures
 from rgflow.pixels import from_logit
-from rgflow.recipes import PRESETS, TrainConfig
+from rgflow.recipes import PRESETS, TrainConfig, divided
 from rgflow.results import keep
 from rgflow.statistics import bootstrap_interval
 from rgflow.train import fit
@@ -86,7 +86,7 @@ def split(path: Path, often: int) -> tuple[Pictures, Pictures, Pictures, Tensor]
     return Pictures(images[order], flip=True), Pictures(images[fine]), Pictures(images[test]), person[test]
 
 
-def drawn(flow: Flow, options: Options) -> Tensor:
+def generated(flow: Flow, options: Options) -> Tensor:
     """Generated faces, uint8 (n, C, H, W)."""
     generator = torch.Generator().manual_seed(options.seed)
     with torch.no_grad():
@@ -98,11 +98,10 @@ def main(options: Options) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     train, fine, test, person = split(options.data, options.often)
     channels, *size = test[0][0].shape
-    model = {k: v for k, v in PRESETS["fast"].items() if not hasattr(TrainConfig, k)}
-    changed = {"nhidden": options.nhidden, "nlayers": options.nlayers}
-    config = RGFlowConfig(**model | changed | {"channels": channels, "size": tuple(size)})
+    model, training = divided(PRESETS["fast"])
+    model |= {"nhidden": options.nhidden, "nlayers": options.nlayers, "channels": channels, "size": tuple(size)}
+    config = RGFlowConfig(**model)
     flow = build(config, torch.Generator().manual_seed(options.seed))
-    training = {k: v for k, v in PRESETS["fast"].items() if hasattr(TrainConfig, k)}
     training |= {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed, "minutes": options.minutes}
     recipe = TrainConfig(
         **training, compile=options.compile, print_step=100, eval_epoch=0, eval_minutes=options.minutes / 8,
@@ -126,7 +125,7 @@ def main(options: Options) -> dict[str, float]:
         with replacing(options.out.with_suffix(".csv")) as temporary:
             shutil.copyfile(run.folder / "metrics.csv", temporary)
         with replacing(options.out.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, images=drawn(flow, options).numpy())
+            np.savez_compressed(file, images=generated(flow, options).numpy())
     return numbers
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from rgflow import RGFlowConfig, build, data
 from rgflow.batches import evaluate, spread
 from rgflow.files import replacing
 from rgflow.pixels import from_logit
-from rgflow.recipes import PRESETS, TrainConfig
+from rgflow.recipes import PRESETS, TrainConfig, divided
 from rgflow.results import commit, hardware
 from rgflow.train import fit
 from rgflow.training import Training
@@ -110,16 +110,16 @@ def train(
 ) -> tuple[list[tuple], dict[str, object], Tensor]:
     """Trains once; gives the curve, (seconds, step, bits/dim) in rows, the last score with its conditions, and samples
     (rows, n, C, H, W)."""
-    known = {field.name for field in fields(RGFlowConfig)}
+    of_model, of_training = divided(settings)
     snapshots = Snapshots(moments(options.minutes))
     start = time.monotonic()
     torch.manual_seed(options.seed)
     channels, *size = images[0][0].shape
-    config = RGFlowConfig(channels, tuple(size), **{k: v for k, v in settings.items() if k in known})
+    config = RGFlowConfig(channels, tuple(size), **of_model)
     flow = build(config)
     before = time.monotonic() - start
     recipe = TrainConfig(
-        **{k: v for k, v in settings.items() if k not in known},
+        **of_training,
         seed=options.seed,
         minutes=options.minutes - before / 60,
         compile=options.compile,

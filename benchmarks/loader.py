@@ -23,7 +23,7 @@ from PIL import Image
 from rgflow import RGFlowConfig, build, data
 from rgflow.batches import BatchStream, Indexed, loader
 from rgflow.pictures import LazyPictures, Preparation
-from rgflow.recipes import PRESETS, TrainConfig
+from rgflow.recipes import PRESETS, TrainConfig, divided
 from rgflow.results import hardware, keep
 from rgflow.training import Training
 
@@ -113,9 +113,7 @@ def main(options: Options) -> dict[str, float]:
 
 def measure(options: Options, images: Indexed) -> dict[str, float]:
     """Times both kinds of steps."""
-    preset = PRESETS[options.preset]
-    shape, of_recipe = images[0][0].shape, {k: v for k, v in preset.items() if hasattr(TrainConfig, k)}
-    config = {k: v for k, v in preset.items() if not hasattr(TrainConfig, k)}
+    shape, (config, of_recipe) = images[0][0].shape, divided(PRESETS[options.preset])
     if shape[-1] == 8:  # for tests
         config |= {"nlayers": 1, "nhidden": 8, "linear": None}
     recipe = TrainConfig(**{**of_recipe, "batch_size": options.batch_size, "steps": 10**6, "workers": options.workers})

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from rgflow import Flow, RGFlowConfig, build
 from rgflow.footprint import MEMORY, predict, saved, step_peak
+from rgflow.recipes import PRESETS
 from rgflow.results import hardware, keep
 
 CONFIGS = {  # name: (config, batch)
     "tiny": (RGFlowConfig(channels=1, size=8, nlayers=1, nres=1, nhidden=64), 32),
-    "small": (RGFlowConfig(nlayers=(4, 3, 2, 2), nres=1, nhidden=96), 64),
+    "small": (RGFlowConfig(**PRESETS["small"]), 64),
     "paper": (RGFlowConfig(), 4),
 }
 

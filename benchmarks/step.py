@@ -25,13 +25,14 @@ from torch import Tensor
 
 from rgflow import RGFlowConfig, build
 from rgflow.compiling import compile_flow
+from rgflow.recipes import PRESETS
 from rgflow.results import hardware, keep
 
 KINDS = get_type_hints(RGFlowConfig)  # the values that a field allows
 Net, Coupling, Linear, Memory = KINDS["net"], KINDS["coupling"], KINDS["linear"], KINDS["memory"]
 CONFIGS = {  # name: (config, batch)
     "tiny": (RGFlowConfig(channels=1, size=8, nlayers=2, nres=1, nhidden=32), 16),
-    "small": (RGFlowConfig(nlayers=(4, 3, 2, 2), nres=1, nhidden=96), 64),
+    "small": (RGFlowConfig(**PRESETS["small"]), 64),
     "paper": (RGFlowConfig(), 16),
 }
 

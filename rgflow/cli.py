@@ -26,7 +26,7 @@ from rgflow.flags import (
 )
 from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
-from rgflow.recipes import PRESETS, TrainConfig, check_folder, levels_of
+from rgflow.recipes import PRESETS, TrainConfig, check_folder, divided, levels_of
 
 logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
@@ -37,7 +37,7 @@ def train(args: Sequence[str]) -> None:
     kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
     preset = PRESETS.get(flags.peek(args, "preset"), {})
     if kind is not RGFlowConfig:  # what a preset says of the model is meant for an RG-Flow
-        preset = {key: value for key, value in preset.items() if hasattr(TrainConfig, key)}
+        preset = divided(preset)[1]
     defaults = {**preset, "out_dir": f"runs/{flags.peek(args, 'data') or 'DATA'}"}
     parts = [DataFlags, TrainFlags, kind, TrainConfig]
     given = flags.parse("rgflow train", inspect.getdoc(train), parts, args, defaults, {"out_dir": "-o"})

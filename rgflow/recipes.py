@@ -6,7 +6,8 @@ import math
 import numbers
 import operator
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 SMALL = {"nlayers": (4, 3, 2, 2), "nhidden": 96}
@@ -224,6 +225,13 @@ class TrainConfig:
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1.0
         return self.lr * warm * fall
+
+
+def divided(settings: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Settings of a preset, those of the model (`RGFlowConfig`) and those of training (`TrainConfig`)."""
+    training = {field.name for field in fields(TrainConfig)}
+    of_model, of_training = ({k: v for k, v in settings.items() if (k in training) == x} for x in (False, True))
+    return of_model, of_training
 
 
 def levels_of(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from PIL import Image
 from rgflow import checkpoints, cli, flags
 from rgflow.cli import main
 from rgflow.flow import RealNVPConfig, RGFlowConfig, build
-from rgflow.recipes import PRESETS, TrainConfig, levels_of
+from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
 
 ROOT = Path(__file__).parent.parent
 TINY = "--nhidden 8 --nlayers 1 --net plain --batch-size 16 --print-step 1".split()
@@ -316,8 +316,10 @@ def test_every_preset_is_a_choice_and_names_settings_that_exist():
     known = {field.name for kind in (RGFlowConfig, TrainConfig) for field in dataclasses.fields(kind)}
     for preset in PRESETS.values():
         assert preset.keys() <= known
-        TrainConfig(**{key: value for key, value in preset.items() if hasattr(TrainConfig, key)})
-        RGFlowConfig(**{key: value for key, value in preset.items() if not hasattr(TrainConfig, key)})
+        of_model, of_training = divided(preset)
+        assert of_model | of_training == preset
+        RGFlowConfig(**of_model)
+        TrainConfig(**of_training)
 
 
 def test_a_choice_that_may_be_none_is_a_flag():
