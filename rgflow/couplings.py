@@ -140,7 +140,7 @@ class SplineCoupling(Coupling):
         return (moved / scale).T, (grad_inner * scale).T, (grad_inner * moved + grad_ladj, grad_inner, grad_shape)
 
 
-class AffineStack(nn.Module):
+class CouplingStack(nn.Module):
     """Couplings one after the other: a disentangler or decimator of RG-Flow (paper, figure 7).
 
     Shapes: x, z (N, d); ladj (N,), nats. The patch is cut into its halves once, not at each layer.
@@ -215,7 +215,7 @@ class Chain(nn.Module):
     """Bijectors one after the other, on values of any shape with the batch first.
 
     Arguments:
-        memory: "store" or "checkpoint" as in `AffineStack`. Under "reversible" the chain itself stores, and stacks of
+        memory: "store" or "checkpoint" as in `CouplingStack`. Under "reversible" the chain itself stores, and stacks of
             couplings in it look after themselves.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rgflow import pixels
 from rgflow.blocks import Blocks
 from rgflow.configs import RGFlowConfig
-from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain, SplineCoupling
+from rgflow.couplings import AffineCoupling, AutoregressiveCoupling, Chain, CouplingStack, SplineCoupling
 from rgflow.hierarchy import Geometry, Hierarchy, RGStep
 from rgflow.linears import PatchLinear
 from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
@@ -211,4 +211,4 @@ def _coupling_layers(config: RGFlowConfig, level: int, generator: torch.Generato
         return AffineCoupling([ResidualNet(half, nres, nmlp, nhidden, config.stream, generator) for _ in range(count)])
 
     layers = [coupling(j + 1 == nlayers) for j in range(nlayers)]
-    return AffineStack(layers, config.memory)
+    return CouplingStack(layers, config.memory)

@@ -17,7 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from rgflow import synthetic
 from rgflow.blocks import Blocks
-from rgflow.couplings import AffineCoupling, AffineStack
+from rgflow.couplings import AffineCoupling, CouplingStack
 from rgflow.flow import Flow
 from rgflow.hierarchy import Hierarchy
 from rgflow.nets import PlainNet
@@ -72,7 +72,7 @@ def two_pixel_flow(prior: str, recipe: Recipe, generator: torch.Generator | None
             net.w1.mul_(3)
             net.b1.copy_(-net.w1[:, 0] * (4 * torch.rand(recipe.nhidden, generator=generator) - 2))
     layers = [AffineCoupling(pair) for pair in zip(nets[0::2], nets[1::2], strict=True)]
-    step = Blocks(AffineStack(layers), channels=1, block=(1, 2))
+    step = Blocks(CouplingStack(layers), channels=1, block=(1, 2))
     return Flow(Hierarchy([step], shape=(1, 1, 2)), PRIORS[prior]())
 
 

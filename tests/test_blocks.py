@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rgflow.blocks import Blocks, patch_order
-from rgflow.couplings import AffineCoupling, AffineStack
+from rgflow.couplings import AffineCoupling, CouplingStack
 from rgflow.nets import PlainNet
 
 
@@ -88,7 +88,7 @@ def test_checkerboard_halves_by_hand() -> None:
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_blocks_are_a_bijector(double, shift: int) -> None:
-    blocks = wake_up(Blocks(AffineStack([AffineCoupling([PlainNet(4, 8)])]), 2, 2, shift))
+    blocks = wake_up(Blocks(CouplingStack([AffineCoupling([PlainNet(4, 8)])]), 2, 2, shift))
     assert_bijector(blocks, torch.randn(2, 2, 4, 6))
 
 

@@ -8,7 +8,7 @@ from bijectors import assert_bijector, wake_up
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from rgflow.couplings import AffineCoupling, AffineStack, AutoregressiveCoupling, Chain, Coupling, SplineCoupling
+from rgflow.couplings import AffineCoupling, AutoregressiveCoupling, Chain, Coupling, CouplingStack, SplineCoupling
 from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -34,7 +34,7 @@ def test_affine_coupling_is_a_bijector(net: str, tied: bool) -> None:
 def test_spline_coupling_is_a_bijector(pieces: int, tied: bool) -> None:
     layers = [SplineCoupling([SplineNet(6, 12, pieces) for _ in range(1 if tied else 2)]) for _ in range(2)]
     assert_bijector(wake_up(layers[0]), torch.randn(3, 12))
-    assert_bijector(wake_up(AffineStack(layers)), torch.randn(3, 12))
+    assert_bijector(wake_up(CouplingStack(layers)), torch.randn(3, 12))
 
 
 @pytest.mark.parametrize("reverse", [True, False])
@@ -59,7 +59,7 @@ class SinhCoupling(Coupling):
 def test_a_coupling_is_its_pair_of_maps(tied: bool) -> None:
     layers = [SinhCoupling([NETS["half"](4) for _ in range(1 if tied else 2)]) for _ in range(2)]
     assert_bijector(wake_up(layers[0]), 0.5 * torch.randn(3, 8))
-    assert_bijector(wake_up(AffineStack(layers)), 0.5 * torch.randn(3, 8))
+    assert_bijector(wake_up(CouplingStack(layers)), 0.5 * torch.randn(3, 8))
     assert next(iter(layers[0].state_dict())).startswith("nets.0.")
 
 
@@ -75,7 +75,7 @@ def test_each_half_has_its_own_network() -> None:
 
 @pytest.mark.parametrize("memory", ["store", "checkpoint"])
 def test_stacks_are_bijectors(memory: str) -> None:
-    affine = AffineStack([AffineCoupling([PlainNet(4, 8)]) for _ in range(3)], memory)
+    affine = CouplingStack([AffineCoupling([PlainNet(4, 8)]) for _ in range(3)], memory)
     assert_bijector(wake_up(affine), torch.randn(2, 8))
     masked = [AutoregressiveCoupling(MaskedResidualNet(2, 4, 1, 1, 8), 2, j % 2 == 1) for j in range(3)]
     assert_bijector(wake_up(Chain(masked, memory)), torch.randn(2, 8))
@@ -175,7 +175,7 @@ def test_gradient_of_a_swish_scale(value: float) -> None:
 
 def test_checkpointing_changes_no_gradient() -> None:
     stacks = [
-        wake_up(AffineStack([AffineCoupling([PlainNet(4, 8)]) for _ in range(3)], m)) for m in ("store", "checkpoint")
+        wake_up(CouplingStack([AffineCoupling([PlainNet(4, 8)]) for _ in range(3)], m)) for m in ("store", "checkpoint")
     ]
     x = torch.randn(5, 8)
     for stack in stacks:

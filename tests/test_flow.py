@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from rgflow import Flow, Geometry, RealNVPConfig, RGFlowConfig, build
 from rgflow.blocks import Blocks
-from rgflow.couplings import AffineCoupling, AffineStack
+from rgflow.couplings import AffineCoupling, CouplingStack
 from rgflow.hierarchy import Hierarchy
 from rgflow.nets import PlainNet
 from rgflow.priors import PRIORS
@@ -63,7 +63,7 @@ def test_every_kind_and_shape_is_a_bijector(double, coupling, order, share, chan
 @pytest.mark.parametrize("prior", PRIORS)
 def test_total_probability_is_one(double, prior: str) -> None:
     """Sign of the log-determinant, normalisation of the prior: the density of a flow on two pixels integrates to 1."""
-    stack = AffineStack([AffineCoupling([PlainNet(1, 8)]) for _ in range(3)])
+    stack = CouplingStack([AffineCoupling([PlainNet(1, 8)]) for _ in range(3)])
     pair = Flow(Hierarchy([Blocks(stack, 1, (1, 2))], (1, 1, 2)), PRIORS[prior]())
     wake_up(pair, std=0.3)
     axis = torch.linspace(-18, 18, 700)

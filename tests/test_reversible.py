@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rgflow import Flow, RGFlowConfig, build
-from rgflow.couplings import AffineCoupling, AffineStack, Chain, Coupling, SplineCoupling
+from rgflow.couplings import AffineCoupling, Chain, Coupling, CouplingStack, SplineCoupling
+from rgflow.footprint import saved
 from rgflow.nets import PlainNet, ResidualNet, SplineNet
 from rgflow.reversible import reversible
 
@@ -56,12 +57,12 @@ class OwnCoupling(Coupling):
         return y * (-s - self.own).exp() - t, -(s + self.own).sum(-1)
 
 
-def stack(memory: str, net: str = "half", tied: bool = True, layers: int = 3) -> AffineStack:
+def stack(memory: str, net: str = "half", tied: bool = True, layers: int = 3) -> CouplingStack:
     if net == "own":
-        return wake_up(AffineStack([OwnCoupling([CubicNet()]) for _ in range(layers)], memory))
+        return wake_up(CouplingStack([OwnCoupling([CubicNet()]) for _ in range(layers)], memory))
     nets = [[NETS[net]() for _ in range(1 if tied else 2)] for _ in range(layers)]
     kind = SplineCoupling if net == "spline" else AffineCoupling
-    return wake_up(AffineStack([kind(pair) for pair in nets], memory))
+    return wake_up(CouplingStack([kind(pair) for pair in nets], memory))
 
 
 def gradients(loss: Callable[[nn.Module], Tensor], module: nn.Module, *inputs: Tensor) -> list[Tensor]:
@@ -138,20 +139,6 @@ def test_gradients_agree_at_the_depth_of_acceptance(net: str, tied: bool) -> Non
         assert difference(found["store"], found["reversible"]) < bound
 
 
-def kept(function: Callable[[], object], weights: list[Tensor]) -> int:
-    """Bytes of the storages that autograd saves, those of the weights not counted."""
-    sizes, skip = {}, {w.untyped_storage().data_ptr() for w in weights}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in skip:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = function()  # alive until the sum is taken: no address is used twice
-    return sum(sizes.values()) if result is not None else 0
-
-
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("net", NETS)
 def test_a_stack_keeps_its_result_alone(net: str, inverse: bool) -> None:
@@ -159,7 +146,7 @@ def test_a_stack_keeps_its_result_alone(net: str, inverse: bool) -> None:
     for layers in (1, 2, 7):
         module = stack("reversible", net, layers=layers)
         function = module.inverse if inverse else module
-        sizes[layers] = kept(lambda function=function: function(x), list(module.parameters()))
+        sizes[layers] = saved(lambda function=function: function(x), list(module.parameters()))
     assert set(sizes.values()) == {x.numel() * 4}
 
 
@@ -169,7 +156,7 @@ def test_what_a_flow_keeps_does_not_grow_with_its_layers() -> None:
         for layers in (1, 8):
             flow = build(replace(SMALL, nlayers=layers, memory=memory))
             x = torch.randn(16, *flow.shape)
-            sizes[memory, layers] = kept(lambda flow=flow, x=x: flow.log_prob(x), list(flow.parameters()))
+            sizes[memory, layers] = saved(lambda flow=flow, x=x: flow.log_prob(x), list(flow.parameters()))
     assert sizes["reversible", 8] == sizes["reversible", 1] < sizes["store", 1] / 2
     assert sizes["store", 8] > 6 * sizes["store", 1]
 
@@ -179,7 +166,7 @@ def test_networks_used_several_times_sum_their_gradients(double) -> None:
     for memory in ("store", "reversible"):
         shared, other = NETS["half"](), NETS["half"]()
         layers = [AffineCoupling([shared]), AffineCoupling([other, shared]), AffineCoupling([other])]
-        module = wake_up(Chain([AffineStack(layers, memory), AffineStack(layers[:2], memory)]))
+        module = wake_up(Chain([CouplingStack(layers, memory), CouplingStack(layers[:2], memory)]))
         found.append(gradients(lambda module: module(x)[0].square().sum(), module))
     assert difference(*found) < 1e-12
 
