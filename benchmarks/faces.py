@@ -86,6 +86,11 @@ def split(path: Path, often: int) -> tuple[Pictures, Pictures, Pictures, Tensor]
     return Pictures(images[order], flip=True), Pictures(images[fine]), Pictures(images[test]), person[test]
 
 
+def by_person(bits: Tensor, person: Tensor) -> Tensor:
+    """The mean of each person's images, in order of their numbers."""
+    return torch.stack([bits[person == p].mean() for p in person.unique()])
+
+
 def generated(flow: Flow, options: Options) -> Tensor:
     """Generated faces, uint8 (n, C, H, W)."""
     generator = torch.Generator().manual_seed(options.seed)
@@ -110,7 +115,7 @@ def main(options: Options) -> dict[str, float]:
     run = fit(flow, train, test, recipe, {"data": "CelebA, aligned, 32 x 32"}, CARD)
     bits = code_lengths(flow, test, seed=options.seed)
     seen = code_lengths(flow, fine, seed=options.seed, indices=spread(len(fine), len(test)))
-    people = torch.stack([bits[person == p].mean() for p in person.unique()])
+    people = by_person(bits, person)
     interval = bootstrap_interval(people, np.mean, generator=torch.Generator().manual_seed(0))
     numbers = {
         "test bits/dim": bits.mean().item(), "low": interval.low, "high": interval.high, "people": len(people),

@@ -42,6 +42,11 @@ def test_people_are_kept_apart(faces: ModuleType, file: Path) -> None:
     assert train.flip and not test.flip
 
 
+def test_the_mean_of_each_person(faces: ModuleType) -> None:
+    bits, person = torch.tensor([1.0, 10, 3, 20, 5]), torch.tensor([181, 180, 181, 180, 182])
+    assert faces.by_person(bits, person).tolist() == [15, 2, 5]
+
+
 def test_it_runs_and_goes_on(faces: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     options = faces.Options(
         data=file, minutes=0.03, threads=1, nhidden=(8, 8), nlayers=(1, 1), batch_size=8, often=2,

@@ -1,6 +1,8 @@
 """The study of learning speed: its clock, its curve, and that each recipe is one that can be built."""
 
+import contextlib
 import json
+import types
 from dataclasses import replace
 
 import benchmark_files
@@ -58,6 +60,26 @@ def test_a_curve_is_that_of_the_weights_at_its_times(monkeypatch, tmp_path):
     assert rows[0][2] == pytest.approx(evaluate(build(RGFlowConfig(1, 8, nlayers=1, nhidden=8)), tests).mean, abs=1)
     assert pictures.shape == (2, 3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
     assert conditions["test_images"] == 9 and conditions["steps"] >= rows[1][1] and conditions["training"]["ema"] == 0.9
+
+
+def test_what_is_kept_of_the_weights_is_what_would_be_scored():
+    flow = build(RGFlowConfig(1, 8, nlayers=1, nhidden=8))
+    weight = next(flow.parameters())
+
+    @contextlib.contextmanager
+    def scored():
+        before = weight.detach().clone()
+        weight.data.fill_(7)
+        yield
+        weight.data.copy_(before)
+
+    snapshots = learning.Snapshots([0.0, 5.0, 10.0])
+    for step, seconds in enumerate((1.0, 4.0, 12.0, 13.0)):
+        module = types.SimpleNamespace(seconds=seconds, flow=flow, scored=scored)
+        snapshots.on_train_batch_end(types.SimpleNamespace(global_step=step), module, None, None, 0)
+    assert [(seconds, step) for seconds, step, _ in snapshots.kept] == [(1.0, 0), (12.0, 2)]
+    name = next(iter(flow.state_dict()))
+    assert all((state[name] == 7).all() for _, _, state in snapshots.kept) and not (weight == 7).all()
 
 
 def test_what_it_writes(monkeypatch, tmp_path, capsys):

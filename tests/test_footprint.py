@@ -60,7 +60,10 @@ def test_weights_are_counted(change: dict) -> None:
     assert footprint.predict(config, 2)["weights"] == 4 * sum(p.numel() for p in build(config).parameters())
 
 
-@pytest.mark.parametrize("change", [{}, {"tied": False, "stream": "full"}, {"net": "plain"}, SPLINE])
+THIN = {"nhidden": 16, "nres": 1, "nmlp": 1, "nlayers": 3, "repeat": 3}  # what counts is the lattices
+
+
+@pytest.mark.parametrize("change", [{}, {"tied": False, "stream": "full"}, {"net": "plain"}, SPLINE, THIN])
 def test_the_formula_holds(memory, change: dict) -> None:
     config = replace(REACHABLE, **change)
     predicted, x = footprint.predict(config, 24), torch.randn(24, 3, 16, 16)

@@ -191,6 +191,13 @@ def test_details_live_where_they_are_left(edge: int) -> None:
     assert torch.equal(matrix.abs().argmax(1)[fine], torch.arange(16)[fine]) and (matrix.diagonal()[fine] > 0).all()
 
 
+def test_block_spins_of_white_noise_have_size_one() -> None:
+    """Their weights are 1/2, four of them: noise of some size in the image has the same size in its block spins."""
+    decimator = build(SMALL).bijector.steps[0].decimators[0]
+    noise = 0.3 * torch.randn(20000, 16, generator=torch.Generator().manual_seed(0))
+    assert linear_map(noise, coarse_cells(decimator), 1e-3, sparse=False)[2] == pytest.approx(0.3, rel=0.01)
+
+
 def test_sparse_rotation_finds_independent_components() -> None:
     generator = torch.Generator().manual_seed(0)
     signs = 2 * torch.randint(0, 2, (20000, 6), generator=generator) - 1
