@@ -54,7 +54,7 @@ class Budget(Callback):
         progress = module.recipe.progress(trainer.global_step, module.seconds, module.steps_per_epoch)
         module.lr = module.recipe.learning_rate(trainer.global_step, progress)
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = module.lr
+            group["lr"] = module.lr * group.get("factor", 1.0)  # older checkpoints have no factor
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Training, outputs: object, batch: object, batch_idx: int

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from rgflow.hierarchy import RGStep
 from rgflow.recipes import TrainConfig
 
 
@@ -16,9 +17,20 @@ def make_optimizer(flow: nn.Module, recipe: TrainConfig) -> torch.optim.Optimize
     """The optimizer of a recipe: AdamW on all weights, fused, so that a tensor `found_inf` of 1 turns a step into
     nothing without the host looking at it (`guards.Watch`).
 
+    The weights of disentanglers are a group of their own where their learning rate is another one; "factor" of a group
+    is what the recipe's learning rate is multiplied with.
+
     Source: Loshchilov & Hutter 2019 (AdamW).
     """
-    return torch.optim.AdamW(flow.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    factor = recipe.disentangler_lr_factor
+    steps = [module for module in flow.modules() if isinstance(module, RGStep) and factor != 1]
+    slow = {weight for step in steps for weight in step.disentanglers.parameters()}
+    groups = [
+        {"params": [weight for weight in flow.parameters() if (weight in slow) == chosen], "factor": multiple}
+        for chosen, multiple in ((False, 1.0), (True, factor))
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 class Average:

@@ -22,7 +22,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "coupling": "spline",
         "linear": "whitened",
         "batch_size": 8,
-        "lr": 4e-3,
+        "lr": 6e-3,
+        "disentangler_lr_factor": 0.25,
         "schedule": "cosine",
         "warmup_steps": 100,
         "ema": 0.999,
@@ -47,6 +48,16 @@ INTEGERS = {
     "keep_epoch": 0,
     "plot_epoch": 0,
 }  # the least that is allowed
+NUMBERS = {
+    "lr": True,
+    "disentangler_lr_factor": True,
+    "minutes": True,
+    "weight_decay": False,
+    "clip_grad": False,
+    "ema": False,
+    "eval_minutes": False,
+    "save_minutes": False,
+}  # whether it must be above 0; else 0 is allowed
 MOST = 2**63 - 1  # what a seed of torch and a counter of Lightning can hold
 FIXED = (
     "lr",
@@ -58,6 +69,7 @@ FIXED = (
     "warmup_steps",
     "ema",
     "fit_images",
+    "disentangler_lr_factor",
     "dtype",
     "precision",
 )  # must be the same when a run goes on
@@ -81,6 +93,8 @@ class TrainConfig:
         epochs: budget in passes over the training set; None: no limit, or 500 without any budget.
         minutes: budget in minutes of training, evaluations included, over all restarts; None: no limit.
         schedule: "constant", or "cosine" from lr down to 0 over the budget (whichever is nearest to its end).
+        disentangler_lr_factor: the learning rate of the disentanglers is this many times lr. What follows them, such
+            as the maps of linear="whitened", may be a hundred times steeper in some directions than they are.
         warmup_steps: steps in which the learning rate rises from 0; 0: none.
         ema: decay per step of the running average of the weights, which is then what is scored, shown and kept, such
             as 0.999 (it rises to that as (1 + k) / (10 + k) in step k); 0: none.
@@ -120,6 +134,7 @@ class TrainConfig:
     minutes: float | None = None
     schedule: str = "constant"
     warmup_steps: int = 0
+    disentangler_lr_factor: float = 1.0
     ema: float = 0.0
     fit_images: int = 2000
     dtype: str = "float32"
@@ -149,10 +164,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None or name not in ("steps", "epochs"):
                 object.__setattr__(self, name, _integer(name, value, least))
-        for name in ("lr", "minutes", "weight_decay", "clip_grad", "ema", "eval_minutes", "save_minutes"):
+        for name, positive in NUMBERS.items():
             value = getattr(self, name)
             if value is not None or name != "minutes":
-                object.__setattr__(self, name, _number(name, value, positive=name in ("lr", "minutes")))
+                object.__setattr__(self, name, _number(name, value, positive))
         if self.ema >= 1:
             raise ValueError(f"ema must be below 1, not {self.ema}")
         allowed = {

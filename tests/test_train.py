@@ -102,6 +102,7 @@ def test_the_budget_is_500_epochs_unless_one_is_given():
         ({"ema": 1}, "ema must be below 1, not 1.0"),
         ({"ema": -0.1}, "ema must be at least 0"),
         ({"fit_images": 0}, "fit_images must be above 0, not 0"),
+        ({"disentangler_lr_factor": 0}, "disentangler_lr_factor must be above 0, not 0"),
         ({"lr": "fast"}, "lr must be a number, not 'fast'"),
         ({"lr": True}, "lr must be a number, not True"),
         ({"minutes": math.inf}, "minutes must be above 0, not inf"),
@@ -317,13 +318,17 @@ def test_a_run_learns_and_writes_what_it_promises(tmp_path, capsys):
     assert checkpoint(folder)["global_step"] == 30 and checkpoint(folder, "epoch_00003.ckpt")["global_step"] == 15
 
 
-def test_a_run_is_this_plain_loop():
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_a_run_is_this_plain_loop(factor):
     """Order, flips, noise, loss, clipping, decay and schedule, written out: the same bits after 13 steps."""
-    recipe = TrainConfig(
-        **QUIET | {"clip_grad": 0.05}, steps=13, schedule="cosine", weight_decay=0.1, seed=4, out_dir=""
-    )
+    options = QUIET | {"clip_grad": 0.05, "schedule": "cosine", "weight_decay": 0.1, "disentangler_lr_factor": factor}
+    recipe = TrainConfig(**options, steps=13, seed=4, out_dir="")
     flow, images = fresh(), pictures().images
-    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+    named = list(flow.named_parameters())
+    slow = [p for name, p in named if ".disentanglers." in name]
+    fast = [p for name, p in named if ".disentanglers." not in name]
+    assert slow and fast
+    optimizer = torch.optim.AdamW([{"params": slow}, {"params": fast}], lr=1e-2, weight_decay=0.1, fused=True)
     lines = []
     for step in range(13):
         epoch, batch = divmod(step, 5)  # 44 images, 8 a batch
@@ -336,7 +341,8 @@ def test_a_run_is_this_plain_loop():
         optimizer.zero_grad()
         (bits * math.log(2)).backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 0.05)
-        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (step + 1) / 3) * 0.5 * (1 + math.cos(math.pi * step / 13))
+        lr = 1e-2 * min(1, (step + 1) / 3) * 0.5 * (1 + math.cos(math.pi * step / 13))
+        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = lr * factor, lr
         optimizer.step()
         lines.append(float(bits.detach()))
     trained = fresh()
@@ -378,12 +384,14 @@ def mortal(flow, lives):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "save_minutes", "ema"), [("constant", 1e-9, 0.0), ("cosine", 0, 0.9), ("constant", 1e-9, 0.3)]
+    ("schedule", "save_minutes", "ema", "factor"),
+    [("constant", 1e-9, 0.0, 1.0), ("cosine", 0, 0.9, 2.0), ("constant", 1e-9, 0.3, 2.0)],
 )
 @pytest.mark.parametrize("kills", [(7,), (5,), (3, 4, 11)])  # steps after which the run dies; an epoch has 5
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, save_minutes, ema, kills):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path, schedule, save_minutes, ema, factor, kills):
     tests = Pictures(255 - pictures(9, 1).images)  # the score gets worse: the first is the best
     options = QUIET | {"print_step": 3, "schedule": schedule, "save_minutes": save_minutes, "ema": ema}
+    options["disentangler_lr_factor"] = factor
     recipe = TrainConfig(**options, steps=13, out_dir=str(tmp_path / "a"))
     whole = fresh()
     expected = fit(whole, pictures(flip=True), tests, recipe)
@@ -770,9 +778,12 @@ def test_a_run_from_before_a_setting_was_there_goes_on(tmp_path):
     last = tmp_path / "checkpoints" / "last.ckpt"
     saved = torch.load(last, weights_only=True)
     record = json.loads(saved["rgflow"]["record"])
-    for part, key in (("training", "ema"), ("training", "fit_images"), ("model", "linear")):
+    young = [("training", key) for key in ("ema", "fit_images", "disentangler_lr_factor")]
+    for part, key in (*young, ("model", "linear")):
         del record[part][key]
     saved["rgflow"]["record"] = json.dumps(record)
+    (group,) = saved["optimizer_states"][0]["param_groups"]
+    del group["factor"]
     torch.save(saved, last)
     with pytest.raises(ValueError, match="training ema is 0.0 there and 0.5 here"):
         fit(fresh(), pictures(), None, replace(recipe, ema=0.5))
