@@ -57,7 +57,7 @@ class Options:
     batch_size: int = 16
     """Images in a step."""
     lr: float = 4e-3
-    """Learning rate after the warm-up; smaller than that of the preset, for the networks are wider."""
+    """Learning rate after the warm-up; disentanglers take a quarter of it, as in the preset."""
     often: int = 2
     """How many times a pass over the training set shows an image of full resolution (the others: once)."""
     compile: bool = False

@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "coupling": "spline",
         "linear": "whitened",
         "batch_size": 8,
-        "lr": 6e-3,
+        "lr": 4e-3,
         "disentangler_lr_factor": 0.25,
         "schedule": "cosine",
         "warmup_steps": 100,
