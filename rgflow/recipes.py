@@ -94,7 +94,7 @@ class TrainConfig:
         minutes: budget in minutes of training, evaluations included, over all restarts; None: no limit.
         schedule: "constant", or "cosine" from lr down to 0 over the budget (whichever is nearest to its end).
         disentangler_lr_factor: the learning rate of the disentanglers is this many times lr. What follows them, such
-            as the maps of linear="whitened", may be a hundred times steeper in some directions than they are.
+            as the maps of linear="whitened", may stretch some directions fifty times.
         warmup_steps: steps in which the learning rate rises from 0; 0: none.
         ema: decay per step of the running average of the weights, which is then what is scored, shown and kept, such
             as 0.999 (it rises to that as (1 + k) / (10 + k) in step k); 0: none.

@@ -86,8 +86,11 @@ def record(chapter: str, name: str, value: Any, interval: tuple[Any, Any] | None
 
 
 def keep(path: Path, options: object, numbers: Mapping[str, float]) -> None:
-    """Writes the numbers of a benchmark beside its options (a dataclass), hardware and commit, as JSON."""
-    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    """Writes the numbers of a benchmark beside its options (a dataclass), hardware and commit, as JSON.
+
+    Of paths only the last part is written: folders are this machine's.
+    """
+    chosen = {name: value.name if isinstance(value, Path) else value for name, value in asdict(options).items()}
     content = {"options": chosen, "numbers": dict(numbers), "hardware": hardware(), "commit": commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,14 @@ def test_every_committed_file_is_readable_and_says_where_it_came_from() -> None:
             assert {"value", "interval", "n", "seed", "profile", "commit", "hardware"} <= set(number), (path.name, name)
             assert number["profile"] in ("book", "full"), f"{path.name} {name} was measured in the quick profile"
         assert json.loads(path.read_text())
+
+
+def test_kept_options_name_no_folders(tmp_path):
+    @dataclass
+    class Options:
+        data: Path = tmp_path / "faces.npz"
+        rounds: int = 3
+
+    results.keep(tmp_path / "a.json", Options(), {"step": 1.5})
+    kept = (tmp_path / "a.json").read_text()
+    assert json.loads(kept)["options"] == {"data": "faces.npz", "rounds": 3} and str(tmp_path) not in kept
