@@ -51,7 +51,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "schedule": {**ORIGINAL, **part("lr", "schedule", "warmup_steps", "ema")},
     "fast": FAST,
 }  # the settings of the original program at the widths of `small`; each ingredient of `fast` alone, except that splines
-# need plain networks, and that slower disentanglers come with all together; all together
+# need plain networks, and that slower disentanglers are for what is fitted; all together
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ def make_optimizer(flow: nn.Module, recipe: TrainConfig) -> torch.optim.Optimize
 
     Source: Loshchilov & Hutter 2019 (AdamW).
     """
-    factor = recipe.disentangler_lr_factor
-    steps = [module for module in flow.modules() if isinstance(module, RGStep) and factor != 1]
-    slow = {weight for step in steps for weight in step.disentanglers.parameters()}
-    groups = [
-        {"params": [weight for weight in flow.parameters() if (weight in slow) == chosen], "factor": multiple}
-        for chosen, multiple in ((False, 1.0), (True, factor))
-    ]
-    groups = [group for group in groups if group["params"]]
+    slow, factor = set(), recipe.disentangler_lr_factor
+    if factor != 1:
+        steps = [module for module in flow.modules() if isinstance(module, RGStep)]
+        slow = {weight for step in steps for weight in step.disentanglers.parameters()}
+    groups = [{"params": [weight for weight in flow.parameters() if weight not in slow], "factor": 1.0}]
+    if slow:
+        groups.append({"params": [weight for weight in flow.parameters() if weight in slow], "factor": factor})
     return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
