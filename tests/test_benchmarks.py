@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import ModuleType
 
 import benchmark_files
@@ -50,6 +51,17 @@ def test_true_products_are_those_of_a_step(step) -> None:
             run()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == counts[2] == 2 * sum(n * r * i * o for n, r, i, o in listed)
+
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def test_it_compiles_without_kernels_kept_from_earlier(step, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setenv(CACHE, "kept")
+    monkeypatch.setattr(step, "compile_flow", lambda flow, batch: seen.append(os.listdir(os.environ[CACHE])) or 1.5)
+    median = step.main(step.Options(config="tiny", compile=True, clock="cpu", rounds=2))
+    assert seen == [[]] and median["compilation"] == 1.5 and os.environ[CACHE] == "kept"
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
