@@ -12,10 +12,13 @@ import csv
 import json
 import logging
 import math
+import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import numpy as np
 import pytorch_lightning as pl
@@ -128,7 +131,8 @@ def train(
         quiet=True,
         out_dir="",
     )
-    run = fit(flow, images, None, recipe, callbacks=[snapshots])
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):  # a cold one
+        run = fit(flow, images, None, recipe, callbacks=[snapshots])
     last, plain = evaluate(flow, tests, indices=spread(len(tests), options.final_images)), build(config)
     some = spread(len(tests), options.curve_images)
     rows, pictures = [], []

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import types
 from dataclasses import replace
 
@@ -93,3 +94,17 @@ def test_what_it_writes(monkeypatch, tmp_path, capsys):
     written = json.loads((tmp_path / "fast-0.json").read_text())
     assert written["hardware"]["threads"] == torch.get_num_threads() == replace(options).threads
     assert written["test_images"] == 5 and f"{written['test_bits_per_dim']:.4f}" in capsys.readouterr().out
+
+
+def test_it_compiles_without_kernels_kept_from_earlier(monkeypatch):
+    seen = []
+
+    def note(*args, **kwargs):
+        seen.append(os.listdir(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+        raise StopIteration
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
+    monkeypatch.setattr(learning, "fit", note)
+    with pytest.raises(StopIteration):
+        learning.train(TINY, learning.Options(compile=True), ramps(8), ramps(3))
+    assert seen == [[]] and os.environ["TORCHINDUCTOR_CACHE_DIR"] == "kept"
