@@ -52,20 +52,20 @@ class PatchLinear(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latent: x -> z, log|det dz/dx|."""
         with torch.autocast(x.device.type, enabled=False):
-            weight, ladj = self._weight()
+            weight, ladj = self.prepare()
             z = F.linear(x.to(weight.dtype), weight, self.bias - weight @ self.centre)
         return z, ladj.expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to data: z -> x, log|det dx/dz|."""
         with torch.autocast(z.device.type, enabled=False):
-            weight, ladj = self._weight()
+            weight, ladj = self.prepare()
             back = torch.linalg.inv_ex(weight).inverse  # inv itself would wait for the device to report success
             x = F.linear(z.to(weight.dtype), back, self.centre - back @ self.bias)
         return x, -ladj.expand(len(z))
 
-    def _weight(self) -> tuple[Tensor, Tensor]:
-        """W = L U W_0 (d, d) and log|det W|."""
+    def prepare(self) -> tuple[Tensor, Tensor]:
+        """Gives W = L U W_0, (d, d), and log|det W|."""
         diagonal = self.factors.diagonal()
         lower = self.factors.tril(-1) + torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
         upper = self.factors.triu(1) + diagonal.exp().diag_embed()
