@@ -38,6 +38,49 @@ class Conditional:
             total = total + self.flow.prior.log_prob(v.index_select(1, level.latents)).sum(1)
         return total
 
+    def encode(self, fills: Tensor) -> Tensor:
+        v, latents = fills.flatten(1), []
+        for number, level in enumerate(self.levels):
+            for half, module, outside in zip(level.halves, self._modules(number), self.outside[number], strict=True):
+                patches = _Take.apply(v, outside, half.take, half.give)
+                v = module.bijector(patches.view(-1, len(module.order)))[0].view(len(v), -1)
+            latents.append(v.index_select(1, level.latents))
+        return torch.cat(latents, 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Hole pixels from the cone's latents: of no other latent they know anything."""
+        parts = latents.split([len(level.latents) for level in self.levels], 1)
+        v = latents[:, :0]
+        for number in reversed(range(len(self.levels))):
+            level = self.levels[number]
+            v = torch.cat([v, parts[number]], 1).index_select(1, level.merge)
+            for k in reversed(range(len(level.halves))):
+                half, module = level.halves[k], self._modules(number)[k]
+                patches = module.bijector.inverse(v.view(-1, len(module.order)))[0]
+                back = half.give if k else half.give[half.give < len(half.features)]
+                v = patches.view(len(v), -1).index_select(1, back)
+        return v.view(len(v), -1, len(self.pixels))
+
+    def _modules(self, level: int) -> list:
+        return self.flow.bijector.step(level).blocks
+
+    @torch.no_grad()
+    def update(self, fill: Tensor) -> None:
+        v = fill.flatten()[None]
+        for number, level in enumerate(self.levels):
+            kept = self.encoding
+            for k, (half, module, outside) in enumerate(zip(level.halves, self._modules(number), self.outside[number], strict=True)):
+                inside = half.take < v.shape[1]
+                kept.lattices[number][k][half.features[inside]] = v[0, half.take[inside]]
+                patches = _Take.apply(v, outside, half.take, half.give)
+                z, kept.ladjs[number][k][half.blocks] = module.bijector(patches.view(-1, len(module.order)))
+                v = z.view(1, -1)
+            kept.prior[level.sites] = self.flow.prior.log_prob(v[0, level.latents])
+
+    def at(self, hole: Tensor) -> Conditional:
+        pixels = hole.nonzero()
+        return Conditional(self.flow, self.encoding, _plan(self.flow, pixels), pixels)
+
     def log_prob(self, fills: Tensor) -> Tensor:
         return self.outside_log_prob() + self.cone_log_prob(fills)
 
@@ -54,6 +97,9 @@ class Conditional:
 def condition(flow: Flow, x: Tensor, hole: Tensor) -> Conditional:
     flow = frozen(flow)
     pixels = hole.nonzero()
+    return Conditional(flow, Encoding(flow, x.masked_fill(hole, 0)), _plan(flow, pixels), pixels)
+
+
+def _plan(flow, pixels):
     orders = [[half.order for half in flow.bijector.step(k).blocks] for k in range(flow.geometry.depth + 1)]
-    levels = plan(flow.geometry, pixels, orders, flow.shape[0])
-    return Conditional(flow, Encoding(flow, x.masked_fill(hole, 0)), levels, pixels)
+    return plan(flow.geometry, pixels, orders, flow.shape[0])

@@ -62,12 +62,19 @@ class HalfPlan:
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """The half-steps of a level in the direction x -> z, and its latents: (l,), places in what the last of them gives,
-    and in the flattened lattice (C, H, W) of the image."""
+    """The half-steps of a level, and what becomes of the numbers that the last of them gives.
+
+    Arguments:
+        halves: in the direction x -> z.
+        latents: (l,), places of the level's latents among these numbers.
+        sites: (l,), where the latents lie in the flattened lattice (C, H, W) of the image.
+        merge: (b d,), backwards: each number as a place in (what comes back from the next level, the latents).
+    """
 
     halves: list[HalfPlan]
     latents: Tensor
     sites: Tensor
+    merge: Tensor
 
 
 def plan(geometry: Geometry, pixels: Tensor, orders: list[list[Tensor]], channels: int) -> list[LevelPlan]:
@@ -94,7 +101,8 @@ def plan(geometry: Geometry, pixels: Tensor, orders: list[list[Tensor]], channel
         if level == geometry.depth:
             stay = torch.ones_like(stay)
         sites = (channel * geometry.height + (row << level)) * geometry.width + (column << level)
-        levels.append(LevelPlan(halves, stay.nonzero()[:, 0], sites[stay]))
+        merge = torch.where(stay, stay.cumsum(0) - 1 + int((~stay).sum()), (~stay).cumsum(0) - 1)
+        levels.append(LevelPlan(halves, stay.nonzero()[:, 0], sites[stay], merge))
         size = size[0] // 2, size[1] // 2
         changing = torch.where(stay, -1, (channel * size[0] + row // 2) * size[1] + column // 2)  # -1: stays behind
     return levels
