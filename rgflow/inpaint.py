@@ -1,105 +1,76 @@
-"""Holes in images: exact conditional likelihoods at the cost of the hole's causal cone."""
+"""Holes in images: what may fill them, how likely each fill is, the best one, and samples."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from rgflow.conditional import Conditional
 from rgflow.flow import Flow
-from rgflow.local import Encoding, LevelPlan, _Take, frozen, plan
+from rgflow.hierarchy import whole
+from rgflow.local import Encoding, Plan, frozen
+
+__all__ = ["Conditional", "condition", "plan"]
 
 
-class Conditional:
-    """log p(x with a hole filled)"""
+def plan(flow: Flow, hole: Tensor | Sequence[int]) -> Plan:
+    """Which blocks see a hole, for use with many images.
 
-    def __init__(self, flow: Flow, encoding: Encoding, levels: list[LevelPlan], pixels: Tensor) -> None:
-        self.flow, self.encoding, self.levels, self.pixels = flow, encoding, levels, pixels
-        self.outside = [
-            [lattice[half.outside] for lattice, half in zip(lattices, level.halves, strict=True)]
-            for lattices, level in zip(encoding.lattices, levels, strict=True)
-        ]
+    Arguments:
+        hole: (H, W), bool; or a box, (top, left, height, width), that may cross the periodic border.
 
-    @property
-    def latents(self) -> int:
-        return sum(len(level.latents) for level in self.levels)
-
-    @property
-    def blocks(self) -> Tensor:
-        return torch.tensor([[len(half.blocks) for half in level.halves] for level in self.levels])
-
-    def cone_log_prob(self, fills: Tensor) -> Tensor:
-        v, total = fills.flatten(1), fills.new_zeros(len(fills))
-        for number, level in enumerate(self.levels):
-            modules = self.flow.bijector.step(number).blocks
-            for half, module, outside in zip(level.halves, modules, self.outside[number], strict=True):
-                patches = _Take.apply(v, outside, half.take, half.give)
-                z, ladj = module.bijector(patches.view(-1, len(module.order)))
-                v, total = z.view(len(v), -1), total + ladj.view(len(v), -1).sum(1)
-            total = total + self.flow.prior.log_prob(v.index_select(1, level.latents)).sum(1)
-        return total
-
-    def encode(self, fills: Tensor) -> Tensor:
-        v, latents = fills.flatten(1), []
-        for number, level in enumerate(self.levels):
-            for half, module, outside in zip(level.halves, self._modules(number), self.outside[number], strict=True):
-                patches = _Take.apply(v, outside, half.take, half.give)
-                v = module.bijector(patches.view(-1, len(module.order)))[0].view(len(v), -1)
-            latents.append(v.index_select(1, level.latents))
-        return torch.cat(latents, 1)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Hole pixels from the cone's latents: of no other latent they know anything."""
-        parts = latents.split([len(level.latents) for level in self.levels], 1)
-        v = latents[:, :0]
-        for number in reversed(range(len(self.levels))):
-            level = self.levels[number]
-            v = torch.cat([v, parts[number]], 1).index_select(1, level.merge)
-            for k in reversed(range(len(level.halves))):
-                half, module = level.halves[k], self._modules(number)[k]
-                patches = module.bijector.inverse(v.view(-1, len(module.order)))[0]
-                back = half.give if k else half.give[half.give < len(half.features)]
-                v = patches.view(len(v), -1).index_select(1, back)
-        return v.view(len(v), -1, len(self.pixels))
-
-    def _modules(self, level: int) -> list:
-        return self.flow.bijector.step(level).blocks
-
-    @torch.no_grad()
-    def update(self, fill: Tensor) -> None:
-        v = fill.flatten()[None]
-        for number, level in enumerate(self.levels):
-            kept = self.encoding
-            for k, (half, module, outside) in enumerate(zip(level.halves, self._modules(number), self.outside[number], strict=True)):
-                inside = half.take < v.shape[1]
-                kept.lattices[number][k][half.features[inside]] = v[0, half.take[inside]]
-                patches = _Take.apply(v, outside, half.take, half.give)
-                z, kept.ladjs[number][k][half.blocks] = module.bijector(patches.view(-1, len(module.order)))
-                v = z.view(1, -1)
-            kept.prior[level.sites] = self.flow.prior.log_prob(v[0, level.latents])
-
-    def at(self, hole: Tensor) -> Conditional:
-        pixels = hole.nonzero()
-        return Conditional(self.flow, self.encoding, _plan(self.flow, pixels), pixels)
-
-    def log_prob(self, fills: Tensor) -> Tensor:
-        return self.outside_log_prob() + self.cone_log_prob(fills)
-
-    def outside_log_prob(self) -> Tensor:
-        total = 0
-        prior = self.encoding.prior.clone()
-        for ladjs, level in zip(self.encoding.ladjs, self.levels, strict=True):
-            for ladj, half in zip(ladjs, level.halves, strict=True):
-                total = total + ladj.index_fill(0, half.blocks, 0).sum()
-            prior[level.sites] = 0
-        return total + prior.sum()
+    Raises:
+        TypeError, ValueError: the hole is neither, has another size, or is empty; the flow has no causal cones.
+    """
+    geometry = flow.geometry
+    return Plan(flow, _pixels(hole, (geometry.height, geometry.width)).to(flow.device))
 
 
-def condition(flow: Flow, x: Tensor, hole: Tensor) -> Conditional:
-    flow = frozen(flow)
-    pixels = hole.nonzero()
-    return Conditional(flow, Encoding(flow, x.masked_fill(hole, 0)), _plan(flow, pixels), pixels)
+def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Conditional | list[Conditional]:
+    """Fixes all pixels of an image but those of a hole; what is in the hole does not matter, it may be NaN.
+
+    Shapes: x (C, H, W), logit pixels; of a batch (B, C, H, W) a list comes back.
+
+    Arguments:
+        flow: an RG-Flow; its weights are taken as they are now. `local.frozen(flow)` saves the copy when this is called
+            many times.
+        hole: as in `plan`, or what it gave.
+
+    Raises:
+        TypeError, ValueError: as `plan`; x has another shape or dtype, or is not finite outside the hole.
+    """
+    known = hole if isinstance(hole, Plan) else plan(flow, hole)
+    if x.ndim not in (3, 4) or tuple(x.shape[-3:]) != flow.shape:
+        raise ValueError(f"x must have the shape {flow.shape} or (B, {', '.join(map(str, flow.shape))}), "
+                         f"not {tuple(x.shape)}")  # fmt: skip
+    if x.dtype != flow.dtype:
+        raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
+    fixed = frozen(flow)
+    filled = x.detach().clone()
+    filled[..., known.pixels[:, 0], known.pixels[:, 1]] = 0
+    if not filled.isfinite().all():
+        raise ValueError("x is not finite outside the hole")
+    made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled.view(-1, *flow.shape)]
+    return made if x.ndim == 4 else made[0]
 
 
-def _plan(flow, pixels):
-    orders = [[half.order for half in flow.bijector.step(k).blocks] for k in range(flow.geometry.depth + 1)]
-    return plan(flow.geometry, pixels, orders, flow.shape[0])
+def _pixels(hole: Tensor | Sequence[int], size: tuple[int, int]) -> Tensor:
+    """(K, 2), row-major."""
+    if isinstance(hole, Tensor) and hole.dtype == torch.bool:
+        if tuple(hole.shape) != size:
+            raise ValueError(f"the hole must have the shape {size}, not {tuple(hole.shape)}")
+        mask = hole.cpu()
+    else:
+        if isinstance(hole, Tensor) or len(hole) != 4:
+            raise TypeError("the hole must be a bool tensor (H, W) or a box (top, left, height, width)")
+        top, left, height, width = (whole(n, v, 0) for n, v in zip(("top", "left", "height", "width"), hole))
+        if height > size[0] or width > size[1] or top >= size[0] or left >= size[1]:
+            raise ValueError(f"the box {tuple(hole)} does not fit an image of {size[0]} x {size[1]}")
+        mask = torch.zeros(size, dtype=torch.bool)
+        rows, columns = torch.arange(top, top + height) % size[0], torch.arange(left, left + width) % size[1]
+        mask[rows[:, None], columns] = True
+    if not mask.any():
+        raise ValueError("the hole is empty: it must hold at least one pixel")
+    return mask.nonzero()

@@ -1,4 +1,11 @@
-"""Evaluation of an RG-Flow where something changed, and nowhere else: blocks of the causal cone, level by level."""
+"""Evaluation of an RG-Flow where something changes, and nowhere else: plans of the blocks in a causal cone.
+
+A plan is integers only. It follows the changed numbers through the half-steps: each block that holds one of them is
+evaluated, its other numbers come from outside, and all that it gives has changed. Nothing here is done at the size of
+the image, so plan and evaluation cost what the cone costs.
+
+Source: ours; the paper has the cones (section 3, figure 2) but evaluates the whole network.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +18,21 @@ from torch import Tensor, nn
 
 from rgflow.couplings import AffineStack, AutoregressiveCoupling, Chain, Coupling
 from rgflow.flow import Flow
-from rgflow.hierarchy import Geometry, Hierarchy
 from rgflow.linears import PatchLinear
 
 
 def frozen(flow: Flow) -> Flow:
     """A copy of the flow whose weights are constants: what they are now, whatever becomes of the flow.
 
-    What its layers compute of their weights alone is computed once, here. It stores activations for its gradients.
+    What its layers compute of their weights alone is computed once, here. It stores activations for its gradients. A
+    flow that is frozen already is given back as it is.
 
     Raises:
         ValueError: the flow has no blocks, hence no causal cones (Real NVP, neural ODE).
     """
     flow.geometry  # noqa: B018 (raises)
+    if getattr(flow, "frozen", False):
+        return flow
     flow = copy.deepcopy(flow).requires_grad_(False)
     for module in flow.modules():
         if isinstance(module, (AffineStack, Chain)):
@@ -32,6 +41,7 @@ def frozen(flow: Flow) -> Flow:
             _keep(module)
         if isinstance(module, AutoregressiveCoupling):
             _keep(module.net)
+    flow.frozen = True
     return flow
 
 
@@ -46,11 +56,11 @@ class HalfPlan:
     """What a half-step (disentangler or decimator) of a level has to do.
 
     Arguments:
-        blocks: (b,), numbers of the blocks that see the hole, row by row of blocks, rising.
-        features: (b d,), where the features of their patches lie in the flattened lattice (C, H_h, W_h) of the level.
+        blocks: (b,), numbers of the blocks that hold a changed number, row by row of blocks, rising.
+        features: (b d,), where the numbers of their patches lie in the flattened lattice (C, H_h, W_h) of the level.
         outside: (k,), those of them that do not change.
-        take: (b d,), each feature as a place in (what the half-step before gave, what is outside).
-        give: (a,), the same backwards: where each number of the half-step before went; b d if nowhere.
+        take: (b d,), each number as a place in (what the half-step before gave, what is outside).
+        give: (a,), the same backwards: where each number of the half-step before went; b d for one that stayed behind.
     """
 
     blocks: Tensor
@@ -58,6 +68,10 @@ class HalfPlan:
     outside: Tensor
     take: Tensor
     give: Tensor
+
+    def cut(self, changing: Tensor, outside: Tensor) -> Tensor:
+        """Changed numbers (S, a) and those from outside (k,) -> (S, b d), the patches of S candidates."""
+        return _Take.apply(changing, outside, self.take, self.give)
 
 
 @dataclass(frozen=True)
@@ -77,38 +91,50 @@ class LevelPlan:
     merge: Tensor
 
 
-def plan(geometry: Geometry, pixels: Tensor, orders: list[list[Tensor]], channels: int) -> list[LevelPlan]:
-    """Which blocks see some pixels, and which numbers they need: integers only, the same for all images and weights.
+class Plan:
+    """The plan of a hole: of the pixels that change when it is filled. The same for all images and weights.
 
-    The work is that of the cone: nothing here has the size of the image.
-
-    Shapes: pixels (K, 2), rows and columns.
+    Shapes: `pixels` (K, 2), rows and columns, row-major.
 
     Arguments:
-        orders: `Blocks.order` of each half-step of each level.
-        channels: C.
+        flow: for its geometry and the order of its patches' features.
+        pixels: (K, 2).
     """
-    levels, size = [], (geometry.height, geometry.width)
-    channel = torch.arange(channels)[:, None]
-    changing = ((channel * size[0] + pixels[:, 0]) * size[1] + pixels[:, 1]).flatten()
-    for level in range(geometry.depth + 1):
-        halves = []
-        for shift, order in zip(geometry.shifts, orders[level], strict=True):
-            halves.append(_half(geometry.block, shift, changing, size, order))
-            changing = halves[-1].features
-        channel, row, column = _unravel(changing, size)
-        stay = (row % 2 == 1) | (column % 2 == 1)
-        if level == geometry.depth:
-            stay = torch.ones_like(stay)
-        sites = (channel * geometry.height + (row << level)) * geometry.width + (column << level)
-        merge = torch.where(stay, stay.cumsum(0) - 1 + int((~stay).sum()), (~stay).cumsum(0) - 1)
-        levels.append(LevelPlan(halves, stay.nonzero()[:, 0], sites[stay], merge))
-        size = size[0] // 2, size[1] // 2
-        changing = torch.where(stay, -1, (channel * size[0] + row // 2) * size[1] + column // 2)  # -1: stays behind
-    return levels
+
+    def __init__(self, flow: Flow, pixels: Tensor) -> None:
+        self.geometry, self.channels, self.pixels = flow.geometry, flow.shape[0], pixels
+        height, width = size = self.geometry.height, self.geometry.width
+        channel = torch.arange(self.channels, device=pixels.device)[:, None]
+        changing = ((channel * height + pixels[:, 0]) * width + pixels[:, 1]).flatten()
+        self.levels: list[LevelPlan] = []
+        for level in range(self.geometry.depth + 1):
+            halves = []
+            for half in flow.bijector.step(level).blocks:
+                halves.append(_half(self.geometry.block, half.shift, half.order, changing, size))
+                changing = halves[-1].features
+            channel, row, column = _unravel(changing, size)
+            stay = (row % 2 == 1) | (column % 2 == 1)
+            if level == self.geometry.depth:
+                stay = torch.ones_like(stay)
+            sites = (channel * height + (row << level)) * width + (column << level)
+            merge = torch.where(stay, stay.cumsum(0) - 1 + (~stay).sum(), (~stay).cumsum(0) - 1)
+            self.levels.append(LevelPlan(halves, stay.nonzero()[:, 0], sites[stay], merge))
+            size = size[0] // 2, size[1] // 2
+            changing = torch.where(stay, -1, (channel * size[0] + row // 2) * size[1] + column // 2)
+
+    @property
+    def blocks(self) -> Tensor:
+        """(n + 1, 2 repeat), int64: how many blocks are evaluated, level by half-step in the direction x -> z."""
+        return torch.tensor([[len(half.blocks) for half in level.halves] for level in self.levels])
+
+    @property
+    def sites(self) -> Tensor:
+        """(l,), where the cone's latents lie in the flattened lattice (C, H, W): level by level, lowest first."""
+        return torch.cat([level.sites for level in self.levels])
 
 
-def _half(block: int, shift: int, changing: Tensor, size: tuple[int, int], order: Tensor) -> HalfPlan:
+def _half(block: int, shift: int, order: Tensor, changing: Tensor, size: tuple[int, int]) -> HalfPlan:
+    """`changing` (a,): places in the flattened lattice (C, H_h, W_h), -1 for what stayed behind at the level below."""
     (height, width), across = size, size[1] // block
     _, row, column = _unravel(changing[changing >= 0], size)
     blocks = ((row - shift) % height // block * across + (column - shift) % width // block).unique()
@@ -121,9 +147,9 @@ def _half(block: int, shift: int, changing: Tensor, size: tuple[int, int], order
     known = values[found] == features
     outside, take = features[~known], torch.empty_like(features)
     take[known] = places[found[known]]
-    take[~known] = len(changing) + torch.arange(len(outside))
-    give = torch.full((len(changing) + len(outside),), len(features))
-    give[take] = torch.arange(len(features))
+    take[~known] = len(changing) + torch.arange(len(outside), device=features.device)
+    give = torch.full((len(changing) + len(outside),), len(features), device=features.device)
+    give[take] = torch.arange(len(features), device=features.device)
     return HalfPlan(blocks, features, outside, take, give[: len(changing)])
 
 
@@ -147,27 +173,30 @@ class _Take(torch.autograd.Function):
 
 
 class Encoding:
-    """All that an encoded image leaves behind on its way: lattices, log-determinants block by block, latents' densities.
+    """What an image leaves behind on its way through a flow: all that a conditional of it needs from outside its hole.
 
-    Shapes: lattices[level][half] (C H_h W_h,), what enters the half-step; ladjs[level][half] (blocks,);
-    prior (C H W,), log density of each latent; nats.
+    Shapes: lattices[level][half] (C H_h W_h,), what enters the half-step; ladjs[level][half] (blocks,), nats; latents
+    and log_probs, those of each latent under the prior, nats, (C H W,).
+
+    Arguments:
+        flow: frozen.
+        x: (C, H, W), logit pixels.
     """
 
     @torch.no_grad()
     def __init__(self, flow: Flow, x: Tensor) -> None:
         self.lattices: list[list[Tensor]] = []
         self.ladjs: list[list[Tensor]] = []
-        hierarchy: Hierarchy = flow.bijector
-        prior, x = torch.empty_like(x), x[None]
-        for level in range(hierarchy.depth + 1):
+        latents, x = torch.empty_like(x), x[None]
+        for level in range(flow.geometry.depth + 1):
             self.lattices.append([])
             self.ladjs.append([])
-            for half in hierarchy.step(level).blocks:
+            for half in flow.bijector.step(level).blocks:
                 self.lattices[-1].append(x.flatten())
                 patches, ladj = half.bijector(half.cut(x))
                 self.ladjs[-1].append(ladj.clone())
                 x = half.join(patches, x.shape)
-            stride = 1 << level
-            prior[:, ::stride, ::stride] = flow.prior.log_prob(x[0])  # the next level overwrites what was passed on
+            latents[:, :: 1 << level, :: 1 << level] = x[0]  # the next level overwrites what was passed on
             x = x[:, :, ::2, ::2]
-        self.prior = prior.flatten()
+        self.latents = latents.flatten()
+        self.log_probs = flow.prior.log_prob(self.latents)
