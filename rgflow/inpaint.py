@@ -29,7 +29,10 @@ def plan(flow: Flow, hole: Tensor | Sequence[int]) -> Plan:
 
 
 def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Conditional | list[Conditional]:
-    """Fixes all pixels of an image but those of a hole; what is in the hole does not matter, it may be NaN.
+    """Fixes all pixels of an image but those of a hole.
+
+    What is in the hole makes no difference to any density. It may be NaN; where it is finite it is the fill that other
+    holes of the image see (`Conditional.at`) until `update` accepts another.
 
     Shapes: x (C, H, W), logit pixels; of a batch (B, C, H, W) a list comes back.
 
@@ -48,8 +51,9 @@ def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Con
     if x.dtype != flow.dtype:
         raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
     fixed = frozen(flow)
-    filled = x.detach().clone()
-    filled[..., known.pixels[:, 0], known.pixels[:, 1]] = 0
+    filled, (row, column) = x.detach().clone(), known.pixels.T
+    inside = filled[..., row, column]
+    filled[..., row, column] = inside.where(inside.isfinite(), 0)
     if not filled.isfinite().all():
         raise ValueError("x is not finite outside the hole")
     made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled.view(-1, *flow.shape)]
