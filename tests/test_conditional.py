@@ -170,13 +170,13 @@ def test_many_images_share_a_plan() -> None:
 
 
 def test_in_float32_differences_of_the_cone_are_better() -> None:
-    flow = random_flow(size=64)
+    flow = random_flow(size=256, nlayers=1, nhidden=8)
     x, hole = torch.randn(flow.shape, dtype=torch.float64), (20, 20, 2, 2)
-    fills = torch.randn(1, 2, 4, dtype=torch.float64) + torch.tensor([0.0, 1e-3]).double().view(2, 1, 1)
+    fills = torch.randn(2, 4, dtype=torch.float64) + 1e-3 * torch.randn(32, 2, 4, dtype=torch.float64)
     exact = inpaint.condition(flow, x, hole).cone_log_prob(fills).diff()
     conditional = inpaint.condition(flow.float(), x.float(), hole)
-    local = (conditional.cone_log_prob(fills.float()).diff() - exact).abs()
-    whole = (conditional.log_prob(fills.float()).diff() - exact).abs()
+    local = (conditional.cone_log_prob(fills.float()).diff() - exact).abs().median()
+    whole = (conditional.log_prob(fills.float()).diff() - exact).abs().median()
     assert local < 0.1 * whole
 
 
