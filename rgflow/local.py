@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rgflow.couplings import AffineStack, AutoregressiveCoupling, Chain, Coupling
+from rgflow.couplings import CouplingStack, AutoregressiveCoupling, Chain, Coupling
 from rgflow.flow import Flow
 from rgflow.linears import PatchLinear
 
@@ -35,7 +35,7 @@ def frozen(flow: Flow) -> Flow:
         return flow
     flow = copy.deepcopy(flow).requires_grad_(False)
     for module in flow.modules():
-        if isinstance(module, (AffineStack, Chain)):
+        if isinstance(module, (CouplingStack, Chain)):
             module.memory = "store"
         if isinstance(module, (Coupling, PatchLinear)):
             _keep(module)
