@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from rgflow.flow import Flow
+from rgflow.holes import HoleDensity
 from rgflow.local import Encoding, LevelPlan, Plan
 
 
-class Conditional:
+class Conditional(HoleDensity):
     r"""log p(x) with the pixels of a hole free and all others given, exact, from the blocks of the hole's cone alone.
 
     .. math:: \log p(x_\text{hole} \mid x_\text{rest}) = \log p(x) + \text{const}, \qquad
@@ -30,18 +31,17 @@ class Conditional:
     """
 
     def __init__(self, flow: Flow, encoding: Encoding, plan: Plan) -> None:
-        self.flow, self.encoding, self.plan = flow, encoding, plan
+        super().__init__(flow, plan.pixels)
+        self.encoding, self.plan = encoding, plan
         self._outside = [
             [lattice[half.outside] for lattice, half in zip(lattices, level.halves, strict=True)]
             for lattices, level in zip(encoding.lattices, plan.levels, strict=True)
         ]
 
     @property
-    def hole(self) -> Tensor:
-        """(H, W), bool."""
-        hole = torch.zeros(self.flow.shape[1:], dtype=torch.bool, device=self.plan.pixels.device)
-        hole[self.plan.pixels[:, 0], self.plan.pixels[:, 1]] = True
-        return hole
+    def image(self) -> Tensor:
+        """(C, H, W), with what was last accepted in the hole (0 where that was not finite)."""
+        return self.encoding.lattices[0][0].view(self.flow.shape)
 
     @property
     def cone(self) -> Tensor:
@@ -59,10 +59,6 @@ class Conditional:
     def blocks(self) -> Tensor:
         """(n + 1, 2 repeat), int64: how many blocks an evaluation takes, level by half-step."""
         return self.plan.blocks
-
-    def log_prob(self, fills: Tensor) -> Tensor:
-        """log p(x) with these fills: what `flow.log_prob` gives for the whole images, (S,), nats."""
-        return self.outside_log_prob() + self.cone_log_prob(fills)
 
     def cone_log_prob(self, fills: Tensor) -> Tensor:
         """The part of log p(x) that depends on the fill, (S,), nats.
@@ -100,12 +96,6 @@ class Conditional:
                 values = patches.index_select(1, half.give[half.give < len(half.features)])
         return values.view(len(values), -1, len(self.plan.pixels))
 
-    def paste(self, x: Tensor, fills: Tensor) -> Tensor:
-        """Images (S, C, H, W): x (C, H, W) with each of the fills in the hole."""
-        images = x.repeat(len(fills), 1, 1, 1)
-        images[:, :, self.plan.pixels[:, 0], self.plan.pixels[:, 1]] = fills
-        return images
-
     @torch.no_grad()
     def update(self, fill: Tensor) -> None:
         """Accepts a fill (C, K): from now on it is part of the image, for `at` and for other conditionals of it."""
@@ -127,6 +117,10 @@ class Conditional:
         pixels outside its own hole goes on with the old ones.
         """
         return Conditional(self.flow, self.encoding, plan)
+
+    def widened(self, hole: Tensor) -> Conditional:
+        """The conditional of another hole (H, W) in the same image."""
+        return self.at(Plan(self.flow, hole.nonzero()))
 
     def _encode(self, fills: Tensor) -> tuple[Tensor, Tensor]:
         values, latents, total = fills.flatten(1), [], fills.new_zeros(len(fills))

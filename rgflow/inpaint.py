@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,11 +11,8 @@ from torch import Tensor
 from rgflow.conditional import Conditional
 from rgflow.flow import Flow
 from rgflow.hierarchy import whole
+from rgflow.holes import HoleDensity
 from rgflow.local import Encoding, Plan, frozen
-from rgflow.pixels import ALPHA
-
-HIGH = math.log((1 - ALPHA) / ALPHA)  # the logit pixel of white
-LOW = -HIGH
 
 
 def plan(flow: Flow, hole: Tensor | Sequence[int]) -> Plan:
@@ -49,18 +45,9 @@ def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Con
         TypeError, ValueError: as `plan`; x has another shape or dtype, or is not finite outside the hole.
     """
     known = hole if isinstance(hole, Plan) else plan(flow, hole)
-    if x.ndim not in (3, 4) or tuple(x.shape[-3:]) != flow.shape:
-        raise ValueError(f"x must have the shape {flow.shape} or (B, {', '.join(map(str, flow.shape))}), "
-                         f"not {tuple(x.shape)}")  # fmt: skip
-    if x.dtype != flow.dtype:
-        raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
+    filled = _checked(flow, x[None] if x.ndim == 3 else x, known.pixels)
     fixed = frozen(flow)
-    filled, (row, column) = x.detach().clone(), known.pixels.T
-    inside = filled[..., row, column]
-    filled[..., row, column] = inside.where(inside.isfinite(), 0)
-    if not filled.isfinite().all():
-        raise ValueError("x is not finite outside the hole")
-    made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled.view(-1, *flow.shape)]
+    made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled]
     return made if x.ndim == 4 else made[0]
 
 
@@ -84,95 +71,93 @@ def _pixels(hole: Tensor | Sequence[int], size: tuple[int, int]) -> Tensor:
     return mask.nonzero()
 
 
-@dataclass(frozen=True)
-class Mode:
-    """The best fill that a search found.
+class WholeDensity(HoleDensity):
+    """What `Conditional` is, by evaluations of the whole flow: for flows without cones, and to compare with.
 
-    Shapes: fill (C, K), logit pixels; path (steps,), the density log p(x) of the current fill, nats.
-    stopped: "converged" (the best value rose by less than the tolerance within the patience) or "steps".
+    Shapes: as `HoleDensity`; free (l,), places of the free latents in the flattened lattice (C, H, W). The other
+    latents are those of the image as it is.
+
+    Source: paper, appendix D and figure 6 (Real NVP, and "constrained" with a random part of its latents).
     """
 
-    fill: Tensor
-    log_prob: float
-    path: Tensor
-    stopped: str
+    def __init__(self, flow: Flow, x: Tensor, pixels: Tensor, free: Tensor) -> None:
+        super().__init__(flow, pixels)
+        self._image, self.free = x, free
+        with torch.no_grad():
+            self._latents = flow.encode(x[None])[0].flatten()
+
+    @property
+    def image(self) -> Tensor:
+        """(C, H, W)."""
+        return self._image
+
+    @property
+    def latents(self) -> int:
+        """How many latents are free."""
+        return len(self.free)
+
+    def cone_log_prob(self, fills: Tensor) -> Tensor:
+        """log p(x), (S,), nats: all of it may depend on the fill."""
+        return self.flow.log_prob(self.paste(fills))
+
+    def outside_log_prob(self) -> Tensor:
+        """Nothing: 0."""
+        return self._latents.new_zeros(())
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The hole's pixels (S, C, K) when the free latents are these, (S, l), and the others those of the image."""
+        z = self._latents.repeat(len(latents), 1).index_copy(1, self.free, latents)
+        x = self.flow.decode(z.view(-1, *self.flow.shape))[0]
+        return x[:, :, self.pixels[:, 0], self.pixels[:, 1]]
+
+    def widened(self, hole: Tensor) -> WholeDensity:
+        """The density of another hole (H, W) in the same image, all latents free."""
+        every = torch.arange(self._latents.numel(), device=hole.device)
+        return WholeDensity(self.flow, self._image, hole.nonzero(), every)
 
 
-def maximise_latents(
-    conditional: Conditional,
-    starts: int = 200,
-    lr: float = 0.05,
-    steps: int = 2000,
-    tolerance: float = 0.1,
-    patience: int = 100,
+def condition_whole(
+    flow: Flow,
+    x: Tensor,
+    hole: Tensor | Sequence[int],
+    latents: int | None = None,
     generator: torch.Generator | None = None,
-) -> Mode:
-    r"""The paper's inpainting: the best of random latents of the cone, then ascent along them.
+) -> WholeDensity:
+    """`condition` for any flow, Real NVP too, at the cost of the whole image; with all latents free or some of them.
 
-    .. math:: \max_{z_\text{cone}} \log p\bigl(x_\text{rest}, G(z_\text{cone})_\text{hole}\bigr)
+    Unlike there, what is in the hole matters to latents that are not free: where it is not finite, it is Gaussian noise
+    of variance 1.
 
-    The latents generate the hole's pixels; these are put into the image, known pixels stay as they are.
+    Shapes: x (C, H, W), logit pixels.
 
-    A mode is not a typical sample: it is darker, smoother, and far more probable than the truth.
+    Arguments:
+        latents: how many may vary, drawn by `generator`; None: all.
 
-    Source: paper, appendix D (200 draws, then gradient ascent; Adam there and here).
+    Raises:
+        TypeError, ValueError: as `condition`; there are not so many latents.
     """
-    prior, dtype = conditional.flow.prior, conditional.flow.dtype
-    draws = prior.sample((starts, conditional.latents), 1.0, generator, dtype, conditional.flow.device)
-    with torch.no_grad():
-        values = conditional.cone_log_prob(conditional.decode(draws)).nan_to_num(-torch.inf)
-    z = draws[values.argmax()][None].clone().requires_grad_()
-    return _ascend(conditional, z, conditional.decode, lr, steps, tolerance, patience)
+    pixels = _pixels(hole, flow.shape[1:]).to(flow.device)
+    noise = torch.randn(flow.shape, generator=generator, dtype=flow.dtype).to(flow.device)
+    filled = _checked(flow, x[None] if x.ndim == 3 else x, pixels, noise)[0]
+    count = filled.numel()
+    if latents is not None and not 1 <= latents <= count:
+        raise ValueError(f"latents must be 1 to {count}, not {latents}")
+    free = torch.arange(count)
+    if latents is not None:
+        free = torch.randperm(count, generator=generator)[:latents].sort().values
+    return WholeDensity(copy.deepcopy(flow).requires_grad_(False), filled, pixels, free.to(flow.device))
 
 
-def maximise_pixels(
-    conditional: Conditional,
-    fills: Tensor,
-    lr: float = 0.05,
-    steps: int = 2000,
-    tolerance: float = 0.1,
-    patience: int = 100,
-) -> Mode:
-    """Ascent of the exact conditional density in the pixels themselves, from several fills (S, C, K); the best wins.
-
-    Pixels stay within the range that grey levels have, logit(0.05) to logit(0.95).
-    """
-    x = fills.clone().clamp(LOW, HIGH).requires_grad_()
-
-    def inside(x: Tensor) -> Tensor:
-        return x.clamp(LOW, HIGH)
-
-    return _ascend(conditional, x, inside, lr, steps, tolerance, patience)
-
-
-def _ascend(
-    conditional: Conditional,
-    variable: Tensor,
-    fills_of: Callable[[Tensor], Tensor],
-    lr: float,
-    steps: int,
-    tolerance: float,
-    patience: int,
-) -> Mode:
-    optimizer, path, stopped = torch.optim.Adam([variable], lr=lr), [], "steps"
-    best, best_fill, mark, since = -math.inf, None, -math.inf, 0
-    for _ in range(steps):
-        fills = fills_of(variable)
-        values = conditional.cone_log_prob(fills)
-        top = int(values.argmax())
-        path.append(float(values[top]))
-        if path[-1] > best:
-            best, best_fill = path[-1], fills[top].detach().clone()
-        since += 1
-        if best > mark + tolerance:
-            mark, since = best, 0
-        elif since >= patience:
-            stopped = "converged"
-            break
-        optimizer.zero_grad()
-        (-values.sum()).backward()
-        optimizer.step()
-    if best_fill is None:
-        raise FloatingPointError("the density is finite for none of the fills that were tried")
-    outside = float(conditional.outside_log_prob())
-    return Mode(best_fill, best + outside, torch.tensor(path, dtype=torch.float64) + outside, stopped)
+def _checked(flow: Flow, x: Tensor, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+    """(B, C, H, W), finite: what is not finite in the hole is noise, or 0."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != flow.shape:
+        shape = ", ".join(map(str, flow.shape))
+        raise ValueError(f"x must have the shape ({shape}) or (B, {shape}), not {tuple(x.shape)}")
+    if x.dtype != flow.dtype:
+        raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
+    filled, (row, column) = x.detach().clone(), pixels.T
+    inside = filled[..., row, column]
+    filled[..., row, column] = inside.where(inside.isfinite(), 0 if noise is None else noise[:, row, column])
+    if not filled.isfinite().all():
+        raise ValueError("x is not finite outside the hole")
+    return filled

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rgflow.couplings import CouplingStack, AutoregressiveCoupling, Chain, Coupling
+from rgflow.couplings import AutoregressiveCoupling, Chain, Coupling, CouplingStack
 from rgflow.flow import Flow
 from rgflow.linears import PatchLinear
 

@@ -1,4 +1,4 @@
-"""Coordinates in which each pixel, taken alone, is a standard normal number."""
+"""A Gaussian copula: each number alone as it is distributed in samples, together as a Gaussian in other coordinates."""
 
 from __future__ import annotations
 
@@ -9,41 +9,87 @@ from torch import Tensor
 
 
 class Margins:
-    r"""The monotone map x = Q(Phi(t)) of one distribution per channel, from samples of it: piecewise linear in t.
+    r"""The monotone map :math:`x = Q(\Phi(t))` of one distribution per channel, from samples: piecewise linear in t.
 
-    In x a black that is certain is a box some eighty times narrower than the range of lit pixels, so no step suits both;
-    in t each takes the room that its probability gives it.
+    In x a grey level that is certain is a box some eighty times narrower than the range of all pixels, so that no step
+    suits both; in t, taken alone, each takes the room that its probability gives it.
 
-    Shapes: x and t (S, C, K), logit pixels and standard normal; log|dx/dt| (S,), nats.
+    Shapes: x and t (S, C, K), logit pixels and standard normal numbers; log|dx/dt| (S,), nats.
 
     Arguments:
-        samples: (n, C, K), of the distribution; the channels' pixels are pooled.
+        samples: (n, C, K), finite; the pixels of a channel are pooled.
         pieces: of the map, between quantiles that are evenly spaced in t; beyond them it goes on straight.
     """
 
     def __init__(self, samples: Tensor, pieces: int = 64) -> None:
         pooled = samples.transpose(0, 1).flatten(1).double()
-        most = math.sqrt(2) * torch.erfinv(torch.tensor(1 - 2 / pooled.shape[1], dtype=torch.float64))
-        self.t = torch.linspace(-float(most), float(most), pieces + 1, dtype=torch.float64, device=samples.device)
-        x = torch.quantile(pooled, 0.5 + 0.5 * torch.erf(self.t / math.sqrt(2)), dim=1).T  # (C, pieces + 1)
+        tail = torch.tensor(1 - 2 / pooled.shape[1], dtype=torch.float64)
+        most = math.sqrt(2) * float(torch.erfinv(tail))
+        t = torch.linspace(-most, most, pieces + 1, dtype=torch.float64, device=samples.device)
+        ranks = (0.5 + 0.5 * torch.erf(t / math.sqrt(2))) * (pooled.shape[1] - 1)
+        ordered = pooled.sort(dim=1).values  # torch.quantile takes no more than 16 million numbers
+        below = ranks.floor().long().clamp_max(pooled.shape[1] - 2)
+        x = torch.lerp(ordered[:, below], ordered[:, below + 1], ranks - below)
         gaps = x.diff(dim=1).clamp_min(1e-4 * (x[:, -1:] - x[:, :1]) / pieces)
         self.x = torch.cat([x[:, :1], x[:, :1] + gaps.cumsum(1)], 1).to(samples)
-        self.t = self.t.to(samples)
+        self.t = t.to(samples)
         self.slope = self.x.diff(dim=1) / self.t.diff()
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Standard normal -> logit pixels: x, log|dx/dt|."""
-        piece = torch.searchsorted(self.t, t.contiguous()).sub(1).clamp(0, self.slope.shape[1] - 1)
-        slope, x = (self._pick(table, piece) for table in (self.slope, self.x))
+        """Standard normal numbers -> logit pixels: x, log|dx/dt|."""
+        piece = torch.searchsorted(self.t, t.detach().contiguous()).sub(1).clamp(0, self.slope.shape[1] - 1)
+        slope, x = (_pick(table, piece) for table in (self.slope, self.x))
         return x + slope * (t - self.t[piece]), slope.log().flatten(1).sum(1)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Logit pixels -> standard normal: t."""
-        rows = x.transpose(0, 1).flatten(1).contiguous()
+        """Logit pixels -> standard normal numbers: t."""
+        rows = x.detach().transpose(0, 1).flatten(1).contiguous()
         piece = torch.searchsorted(self.x, rows).sub(1).clamp(0, self.slope.shape[1] - 1)
         piece = piece.view(x.shape[1], x.shape[0], -1).transpose(0, 1)
-        return self.t[piece] + (x - self._pick(self.x, piece)) / self._pick(self.slope, piece)
+        return self.t[piece] + (x - _pick(self.x, piece)) / _pick(self.slope, piece)
 
-    def _pick(self, table: Tensor, piece: Tensor) -> Tensor:
-        channel = torch.arange(len(table), device=table.device)[:, None]
-        return table[channel, piece]
+
+def _pick(table: Tensor, piece: Tensor) -> Tensor:
+    channel = torch.arange(len(table), device=table.device)[:, None]
+    return table[channel, piece]
+
+
+class Copula:
+    r"""What samples say of some pixels when others are given, with a Gaussian between the coordinates t of `Margins`.
+
+    .. math:: t_\text{hole} \sim N\bigl(\mu + \Sigma_{hk} \Sigma_{kk}^{-1} t_\text{known},\
+        w^2 (\Sigma_{hh} - \Sigma_{hk} \Sigma_{kk}^{-1} \Sigma_{kh})\bigr)
+
+    A density that can be drawn from, near enough to a conditional of the samples' distribution to start from.
+
+    Shapes: t (S, d) with d = C K, standard normal coordinates of the hole's pixels.
+
+    Arguments:
+        samples: (n, C, K + R), of the pixels of the hole, then those known.
+        known: (C, R), the pixels that are given.
+        width: w, by which the Gaussian is made wider, for its tails should cover what it does not know.
+    """
+
+    def __init__(self, samples: Tensor, known: Tensor, width: float = 1.5) -> None:
+        self.margins = Margins(samples)
+        parts = samples.split([samples.shape[2] - known.shape[1], known.shape[1]], 2)
+        count = parts[0][0].numel()
+        t = torch.cat([self.margins.inverse(part).flatten(1) for part in parts], 1).double()
+        mean, covariance = t.mean(0), torch.cov(t.T)
+        covariance = covariance + (0.01 + t.shape[1] / len(t)) * torch.eye(t.shape[1], dtype=t.dtype, device=t.device)
+        far = self.margins.inverse(known[None]).flatten().double().clamp(-4, 4) - mean[count:]
+        gain = torch.linalg.solve(covariance[count:, count:], covariance[count:, :count]).T
+        rest = covariance[:count, :count] - gain @ covariance[count:, :count]
+        self.mean = (mean[:count] + gain @ far).to(samples)
+        self.factor = (width * torch.linalg.cholesky(0.5 * (rest + rest.T))).to(samples)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws n."""
+        normal = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + normal @ self.factor.T
+
+    def log_prob(self, t: Tensor) -> Tensor:
+        """Log density, (S,), nats."""
+        normal = torch.linalg.solve_triangular(self.factor, (t - self.mean).T, upper=False)
+        constant = self.factor.diagonal().log().sum() + 0.5 * math.log(2 * math.pi) * len(self.mean)
+        return -0.5 * normal.square().sum(0) - constant

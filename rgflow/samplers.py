@@ -130,7 +130,7 @@ def anneal(
     acceptance of 0.6. The mean weights multiply to the evidence, without bias.
 
     Arguments:
-        n: particles; more than the dimension, for the covariance.
+        n: particles; some times the dimension, for the covariance.
         moves: proposals for each particle at each temperature.
         most: temperatures; a RuntimeError beyond.
 
@@ -164,7 +164,8 @@ def anneal(
         value = log_prob(x).detach()
         ratio = value - base.log_prob(x)
     shares = torch.bincount(ancestors, minlength=n) / n
-    return Annealed(x, value, evidence, temperatures, acceptance, float(1 / shares.square().sum()))
+    alive = float(1 / shares.square().sum())
+    return Annealed(x, value, evidence, temperatures, acceptance, alive, step, scale)
 
 
 def _rise(ratio: Tensor, most: float, least: float) -> float:
@@ -192,7 +193,9 @@ def _systematic(weights: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _scale(x: Tensor) -> Tensor:
-    """A factor of the covariance of the population, (d, d), kept away from being singular."""
-    covariance = torch.cov(x.T).reshape(x.shape[1], x.shape[1]).double()
-    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), device=x.device)
+    """A factor of the covariance of the population, (d, d), drawn towards its diagonal where particles are few."""
+    n, d = x.shape
+    covariance = torch.cov(x.T).reshape(d, d).double()
+    diagonal = covariance.diagonal().clamp_min(1e-6 * covariance.diagonal().mean())
+    covariance = torch.lerp(covariance, diagonal.diag(), d / (n + d))
     return torch.linalg.cholesky(covariance).to(x.dtype)

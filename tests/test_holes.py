@@ -1,0 +1,183 @@
+"""Modes and samples of a hole, against a linear Gaussian flow, of which everything is known; and the whole flow's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from test_conditional import filled, random_flow
+from torch import Tensor
+
+from rgflow import RealNVPConfig, RGFlowConfig, build, inpaint
+from rgflow.flow import Flow
+from rgflow.modes import Ascent
+from rgflow.whitening import whiten
+
+HOLE = (2, 3, 2, 2)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def linear() -> tuple[Flow, torch.distributions.MultivariateNormal]:
+    """A flow whose couplings are still the identity and whose linear maps are fitted to smooth noise; and p(x)."""
+    config = RGFlowConfig(channels=1, size=8, nlayers=1, nres=1, nhidden=4, prior="gaussian", linear="whitened")
+    flow = build(config, generator()).double()
+    noise = torch.randn(500, 1, 8, 8, generator=generator(1), dtype=torch.float64)
+    whiten(flow, noise + noise.roll(1, 2) + noise.roll(1, 3))
+    with torch.no_grad():
+        offset = flow.encode(torch.zeros(1, 1, 8, 8, dtype=torch.float64))[0].flatten()
+        matrix = (flow.encode(torch.eye(64, dtype=torch.float64).view(64, 1, 8, 8))[0].flatten(1) - offset).T
+    mean = -torch.linalg.solve(matrix, offset)
+    return flow, torch.distributions.MultivariateNormal(mean, precision_matrix=matrix.T @ matrix)
+
+
+def conditional_of(
+    density: torch.distributions.MultivariateNormal, x: Tensor, hole: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Mean and covariance of the hole's pixels when the others are known, and log p of those."""
+    inside, value = hole.flatten(), x.flatten()
+    precision = density.precision_matrix[inside][:, inside]
+    pull = density.precision_matrix[inside][:, ~inside] @ (value - density.mean)[~inside]
+    covariance = torch.linalg.inv(precision)
+    rest = torch.distributions.MultivariateNormal(density.mean[~inside], density.covariance_matrix[~inside][:, ~inside])
+    return density.mean[inside] - covariance @ pull, covariance, float(rest.log_prob(value[~inside]))
+
+
+def test_samples_of_a_linear_gaussian_flow(linear) -> None:
+    flow, density = linear
+    x = density.sample().view(flow.shape)
+    conditional = inpaint.condition(flow, x, HOLE)
+    mean, covariance, evidence = conditional_of(density, x, conditional.hole)
+    found = conditional.sample(n=1600, steps=20, generator=generator(5))
+    drawn, n = found.fills.flatten(1), 1600
+    errors = (covariance.diagonal() / n).sqrt()
+    assert ((drawn.mean(0) - mean).abs() < 5 * errors).all()
+    spread = ((covariance.diagonal()[:, None] * covariance.diagonal() + covariance.square()) / n).sqrt()
+    assert ((torch.cov(drawn.T) - covariance).abs() < 5 * spread).all()
+    assert found.log_evidence.shape == (4,) and abs(float(found.log_evidence.mean()) - evidence) < 0.15
+    assert torch.allclose(found.log_prob, flow.log_prob(conditional.paste(found.fills)))
+    assert torch.equal(found.paths[-1], found.log_prob) and found.paths.shape == (20, n)
+    assert found.rhat < 1.05 and found.effective > 400 and 0.4 < found.acceptance < 0.95
+
+
+def test_chains_that_do_not_agree_are_seen() -> None:
+    from rgflow.posterior import _agreement
+
+    path = torch.randn(20, 40, generator=generator())
+    assert _agreement(path, 4)[1] < 1.1
+    path[:, :10] += 3
+    assert _agreement(path, 4)[1] > 1.3
+    assert _agreement(path[:1].expand(20, 40) + 1e-3 * path, 4)[0] < 100, "chains that stand still tell 40 times"
+
+
+@pytest.mark.parametrize(("space", "starts"), [("latent", 50), ("pixel", 20)])
+def test_the_mode_of_a_linear_gaussian_flow_is_its_mean(linear, space: str, starts: int) -> None:
+    flow, density = linear
+    x = 0.3 * density.sample().view(flow.shape)
+    conditional = inpaint.condition(flow, x, HOLE)
+    mean, _, _ = conditional_of(density, x, conditional.hole)
+    ascent = Ascent(lr=0.02, tolerance=1e-4)
+    mode = conditional.maximise(space, starts, ascent=ascent, generator=generator())
+    best = float(flow.log_prob(conditional.paste(mean.view(1, 1, -1))))
+    assert mode.stopped == "converged" and len(mode.path) < ascent.steps
+    assert best - 1e-2 < mode.log_prob <= best + 1e-9
+    assert mode.log_prob == pytest.approx(float(flow.log_prob(conditional.paste(mode.fill[None]))), abs=1e-9)
+    assert mode.log_prob == pytest.approx(float(mode.path.max()))
+
+
+def test_ascent_stays_within_the_grey_levels_and_reports_its_steps(linear) -> None:
+    flow, density = linear
+    x = density.mean.view(flow.shape) + 30.0  # the mode of the hole is far outside
+    conditional = inpaint.condition(flow, x, HOLE)
+    mode = conditional.maximise("pixel", 4, ascent=Ascent(steps=60), generator=generator())
+    assert float(mode.fill.max()) <= math.log(19) + 1e-12 and mode.stopped in ("steps", "converged")
+    short = conditional.maximise("latent", 4, ascent=Ascent(steps=3), generator=generator())
+    assert short.stopped == "steps" and len(short.path) == 3
+
+
+@pytest.mark.parametrize("kind", ["rgflow", "realnvp"])
+def test_the_whole_flow_as_a_density_of_fills(kind: str) -> None:
+    if kind == "rgflow":
+        flow = random_flow(size=8, channels=2)
+    else:
+        flow = build(RealNVPConfig(channels=2, size=8, nres=1, nhidden=4), generator()).double()
+        for p in flow.parameters():
+            p.data = 0.1 * torch.randn(p.shape, generator=generator(1), dtype=torch.float64)
+    x = torch.randn(flow.shape, generator=generator(2), dtype=torch.float64)
+    density = inpaint.condition_whole(flow, x, HOLE)
+    fills = torch.randn(3, 2, 4, generator=generator(3), dtype=torch.float64)
+    images = filled(x, density.hole, fills)
+    assert density.latents == 128 and torch.equal(density.paste(fills), images)
+    assert torch.allclose(density.log_prob(fills), flow.log_prob(images))
+    z = torch.randn(3, 128, generator=generator(4), dtype=torch.float64)
+    whole = flow.decode(z.view(3, *flow.shape))[0]
+    assert torch.allclose(density.decode(z), whole[:, :, density.hole])
+    if kind == "rgflow":
+        local = inpaint.condition(flow, x, HOLE)
+        assert torch.allclose(local.log_prob(fills), density.log_prob(fills), rtol=1e-12)
+        for mine, other in zip(local.marginal(8, 1, generator()), density.marginal(8, 1, generator())):
+            assert mine.shape == other.shape
+    part = inpaint.condition_whole(flow, x, HOLE, latents=40, generator=generator(6))
+    assert part.latents == 40 == len(part.free.unique())
+    moved = flow.encode(x[None])[0].flatten().repeat(3, 1)
+    moved[:, part.free] = z[:, :40]
+    assert torch.allclose(part.decode(z[:, :40]), flow.decode(moved.view(3, *flow.shape))[0][:, :, density.hole])
+    assert torch.allclose(part.decode(flow.encode(x[None])[0].flatten()[part.free][None])[0], x[:, density.hole])
+    again = inpaint.condition_whole(flow, x, HOLE, latents=40, generator=generator(6))
+    assert torch.equal(part.free, again.free)
+
+
+def test_marginals_are_samples_of_the_flow() -> None:
+    flow = random_flow(size=8, channels=1)
+    x = torch.randn(flow.shape, generator=generator(2), dtype=torch.float64)
+    conditional = inpaint.condition(flow, x, HOLE)
+    pixels, known = conditional.marginal(4000, 1, generator())
+    hole = conditional.hole
+    assert pixels.shape == (4000, 1, 16) and known.shape == (1, 12)
+    rim = torch.zeros_like(hole)
+    rim[1:5, 2:6] = True
+    assert torch.equal(known, x[:, rim & ~hole])
+    with torch.no_grad():
+        drawn = flow.sample(4000, 1.0, generator(9))
+    drawn = torch.cat([drawn[:, :, hole], drawn[:, :, rim & ~hole]], 2)
+    error = ((pixels.var(0) + drawn.var(0)) / 4000).sqrt()
+    assert ((pixels.mean(0) - drawn.mean(0)).abs() < 4.5 * error).all()
+    assert torch.allclose(pixels.std(0), drawn.std(0), rtol=0.12)
+
+
+def test_a_hole_as_large_as_the_image() -> None:
+    flow = random_flow(size=8, channels=1)
+    conditional = inpaint.condition(flow, torch.zeros(flow.shape, dtype=torch.float64), (0, 0, 8, 8))
+    pixels, known = conditional.marginal(10, 2, generator())
+    assert pixels.shape == (10, 1, 64) and known.shape == (1, 0)
+    mode = conditional.maximise("pixel", 5, ascent=Ascent(steps=5), generator=generator())  # no patch elsewhere
+    assert mode.fill.shape == (1, 64)
+
+
+def test_wrong_input_names_what_is_allowed() -> None:
+    flow = random_flow(size=8, channels=1)
+    conditional = inpaint.condition(flow, torch.zeros(flow.shape, dtype=torch.float64), HOLE)
+    for call, message in (
+        (lambda: conditional.maximise("image"), "space must be latent or pixel, not 'image'"),
+        (lambda: conditional.maximise(starts=0), "at least 1, not 0 and 1"),
+        (lambda: conditional.sample(n=10, populations=4), "multiple of the populations"),
+        (lambda: conditional.sample(n=8, populations=1), "at least 2"),
+        (lambda: conditional.sample(n=8, steps=3), "4 steps"),
+        (lambda: Ascent(lr=0), "lr must be above 0, not 0"),
+        (lambda: inpaint.condition_whole(flow, conditional.image, HOLE, latents=65), "latents must be 1 to 64, not 65"),
+        (lambda: inpaint.condition_whole(flow, conditional.image[:, 1:], HOLE), "x must have the shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_density_that_is_nowhere_finite_says_so() -> None:
+    flow = random_flow(size=8, channels=1)
+    conditional = inpaint.condition(flow, torch.zeros(flow.shape, dtype=torch.float64), HOLE)
+    conditional.cone_log_prob = lambda fills: torch.full((len(fills),), math.nan, dtype=fills.dtype, requires_grad=True)
+    with pytest.raises(FloatingPointError, match="not finite at any"):
+        conditional.maximise(starts=3)

@@ -1,0 +1,152 @@
+"""Markov chains and annealing on densities whose moments and integrals are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rgflow.margins import Copula, Margins
+from rgflow.samplers import anneal, hmc
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(d: int, seed: int = 0) -> torch.distributions.MultivariateNormal:
+    mix = torch.randn(d, d, generator=generator(seed), dtype=torch.float64) / d**0.5
+    covariance = mix @ mix.T + 0.05 * torch.eye(d, dtype=torch.float64)
+    return torch.distributions.MultivariateNormal(torch.linspace(-1, 1, d, dtype=torch.float64), covariance)
+
+
+class Wide:
+    """A normal base density."""
+
+    def __init__(self, d: int, std: float) -> None:
+        self.d, self.std = d, std
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.std * torch.randn(n, self.d, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return (-0.5 * (x / self.std).square() - math.log(self.std * math.sqrt(2 * math.pi))).sum(1)
+
+
+def close(x: Tensor, target: torch.distributions.MultivariateNormal, sigmas: float = 4.5) -> None:
+    """Mean and covariance of independent draws, to within some standard errors of each entry."""
+    n, variance = len(x), target.covariance_matrix.diagonal()
+    assert ((x.mean(0) - target.mean).abs() < sigmas * (variance / n).sqrt()).all()
+    error = ((variance[:, None] * variance + target.covariance_matrix.square()) / n).sqrt()
+    assert ((torch.cov(x.T) - target.covariance_matrix).abs() < sigmas * error).all()
+
+
+@pytest.mark.parametrize(("leaps", "scaled"), [(1, False), (5, True)])
+def test_chains_leave_their_density_as_it_is(leaps: int, scaled: bool) -> None:
+    target = gaussian(3)
+    x = target.mean + torch.randn(4000, 3, generator=generator(1), dtype=torch.float64) @ target.scale_tril.T
+    scale = target.scale_tril if scaled else None
+    move = hmc(target.log_prob, x, 1.0 if scaled else 0.5, leaps, 20, scale, generator(2))
+    assert 0.3 < float(move.acceptance.mean()) < 0.98, "proposals must be refused now and then for this to tell"
+    close(move.x, target)
+    assert torch.allclose(move.log_prob, target.log_prob(move.x))
+    assert (move.x - x).norm(dim=1).mean() > 1
+
+
+def test_chains_find_their_density_from_elsewhere() -> None:
+    target = gaussian(3)
+    x = torch.full((4000, 3), 5.0, dtype=torch.float64)
+    close(hmc(target.log_prob, x, 0.8, 4, 60, target.scale_tril, generator()).x, target)
+
+
+def test_proposals_to_where_the_density_is_not_finite_are_refused() -> None:
+    def log_prob(x: Tensor) -> Tensor:  # NaN from 1 on
+        return torch.where(x[:, 0] < 1, -0.5 * x.square().sum(1), math.nan)
+
+    move = hmc(log_prob, torch.zeros(500, 2), 1.0, 3, 20, None, generator())
+    assert move.x.isfinite().all() and (move.x[:, 0] < 1).all() and move.log_prob.isfinite().all()
+
+
+def test_annealing_gives_samples_and_the_integral() -> None:
+    target, constant = gaussian(8), 3.0
+    results = [
+        anneal(lambda x: target.log_prob(x) + constant, Wide(8, 3.0), 1000, generator=generator(k))
+        for k in "abcd".encode()
+    ]
+    found = torch.tensor([result.log_evidence for result in results], dtype=torch.float64)
+    assert abs(float(found.mean()) - constant) < 4 * float(found.std()) / 2 and float(found.std()) < 0.3
+    for result in results:
+        assert result.temperatures[0] == 0 and result.temperatures[-1] == 1
+        assert result.temperatures == sorted(result.temperatures) and 10 < result.effective <= 1000
+        close(result.x, target, sigmas=8)  # particles share ancestors
+        assert torch.allclose(result.log_prob, target.log_prob(result.x) + constant)
+
+
+def test_annealing_keeps_the_weights_of_two_modes() -> None:
+    d, share = 5, 0.3
+
+    def log_prob(x: Tensor) -> Tensor:  # a wide mode at +4 and a narrow one at -4
+        wide = math.log(share) - 0.5 * (x - 4).square().sum(1) - 0.5 * d * math.log(2 * math.pi)
+        narrow = math.log(1 - share) - 0.5 * (x + 4).square().sum(1) / 0.25 - 0.5 * d * math.log(2 * math.pi * 0.25)
+        return torch.logaddexp(wide, narrow)
+
+    shares = [
+        float((anneal(log_prob, Wide(d, 5.0), 1000, generator=generator(k)).x[:, 0] > 0).double().mean())
+        for k in range(6)
+    ]
+    found = torch.tensor(shares)
+    assert abs(float(found.mean()) - share) < 4 * float(found.std()) / math.sqrt(6) and float(found.std()) < 0.15
+
+
+def test_annealing_that_does_not_end_says_so() -> None:
+    with pytest.raises(RuntimeError, match="more than 3 temperatures"):
+        anneal(gaussian(8).log_prob, Wide(8, 50.0), 100, most=3, generator=generator())
+
+
+def black_and_lit(n: int = 4000) -> Tensor:
+    """(n, 1, 2): a narrow box, and in a fifth of the pixels a wide one far from it."""
+    lit = torch.rand(n, 1, 2, generator=generator(1)) < 0.2
+    noise = torch.rand(n, 1, 2, generator=generator(2), dtype=torch.float64)
+    return torch.where(lit, 3 * noise, -3 + 0.02 * noise)
+
+
+def test_margins_are_monotone_maps_to_normal_numbers() -> None:
+    samples = black_and_lit()
+    margins = Margins(samples)
+    t = margins.inverse(samples)
+    assert abs(float(t.mean())) < 0.02 and abs(float(t.std()) - 1) < 0.02
+    back, ladj = margins.forward(t)
+    assert torch.allclose(back, samples, rtol=0, atol=1e-9)
+    grid = torch.linspace(-6, 6, 500, dtype=torch.float64).view(-1, 1, 1).expand(-1, 1, 2).clone().requires_grad_()
+    x, ladj = margins.forward(grid)
+    assert (x.diff(dim=0) > 0).all()
+    slope = torch.autograd.grad(x.sum(), grid)[0]
+    assert torch.allclose(slope.log().flatten(1).sum(1), ladj)
+
+
+def test_margins_of_channels_are_their_own() -> None:
+    samples = torch.randn(3000, 2, 5, generator=generator(), dtype=torch.float64) * torch.tensor([[1.0], [7.0]])
+    t = Margins(samples).inverse(samples)
+    assert torch.allclose(t.std(dim=(0, 2)), torch.ones(2, dtype=torch.float64), atol=0.03)
+
+
+@pytest.mark.parametrize("rim", [0, 3])
+def test_a_copula_of_gaussian_samples_is_their_conditional(rim: int) -> None:
+    target = gaussian(2 + rim)
+    x = target.mean + torch.randn(40_000, 2 + rim, generator=generator(3), dtype=torch.float64) @ target.scale_tril.T
+    known = x[7:8, 2:]
+    copula = Copula(x[:, None], known, width=1.0)
+    gain = torch.zeros(2, 0).double()
+    covariance = target.covariance_matrix
+    if rim:
+        gain = torch.linalg.solve(covariance[2:, 2:], covariance[2:, :2]).T
+    mean = target.mean[:2] + gain @ (known[0] - target.mean[2:])
+    rest = covariance[:2, :2] - gain @ covariance[2:, :2]
+    t = copula.sample(20_000, generator(4))
+    drawn = copula.margins.forward(t[:, None])[0][:, 0]
+    assert torch.allclose(drawn.mean(0), mean, atol=0.12)
+    assert torch.allclose(torch.cov(drawn.T), rest, atol=0.12 * float(rest.diagonal().max()))
+    normal = torch.distributions.MultivariateNormal(copula.mean, scale_tril=copula.factor)
+    assert torch.allclose(copula.log_prob(t), normal.log_prob(t))
