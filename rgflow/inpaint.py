@@ -45,7 +45,7 @@ def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Con
         TypeError, ValueError: as `plan`; x has another shape or dtype, or is not finite outside the hole.
     """
     known = hole if isinstance(hole, Plan) else plan(flow, hole)
-    filled = _checked(flow, x[None] if x.ndim == 3 else x, known.pixels)
+    filled = _checked(flow, x, known.pixels)
     fixed = frozen(flow)
     made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled]
     return made if x.ndim == 4 else made[0]
@@ -122,13 +122,13 @@ def condition_whole(
     hole: Tensor | Sequence[int],
     latents: int | None = None,
     generator: torch.Generator | None = None,
-) -> WholeDensity:
+) -> WholeDensity | list[WholeDensity]:
     """`condition` for any flow, Real NVP too, at the cost of the whole image; with all latents free or some of them.
 
     Unlike there, what is in the hole matters to latents that are not free: where it is not finite, it is Gaussian noise
     of variance 1.
 
-    Shapes: x (C, H, W), logit pixels.
+    Shapes: x (C, H, W), logit pixels; of a batch (B, C, H, W) a list comes back.
 
     Arguments:
         latents: how many may vary, drawn by `generator`; None: all.
@@ -138,24 +138,26 @@ def condition_whole(
     """
     pixels = _pixels(hole, flow.shape[1:]).to(flow.device)
     noise = torch.randn(flow.shape, generator=generator, dtype=flow.dtype).to(flow.device)
-    filled = _checked(flow, x[None] if x.ndim == 3 else x, pixels, noise)[0]
-    count = filled.numel()
+    images = _checked(flow, x, pixels, noise)
+    count = images[0].numel()
     if latents is not None and not 1 <= latents <= count:
         raise ValueError(f"latents must be 1 to {count}, not {latents}")
     free = torch.arange(count)
     if latents is not None:
         free = torch.randperm(count, generator=generator)[:latents].sort().values
-    return WholeDensity(copy.deepcopy(flow).requires_grad_(False), filled, pixels, free.to(flow.device))
+    fixed = copy.deepcopy(flow).requires_grad_(False)
+    made = [WholeDensity(fixed, image, pixels, free.to(flow.device)) for image in images]
+    return made if x.ndim == 4 else made[0]
 
 
 def _checked(flow: Flow, x: Tensor, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
     """(B, C, H, W), finite: what is not finite in the hole is noise, or 0."""
-    if x.ndim != 4 or tuple(x.shape[1:]) != flow.shape:
+    if x.ndim not in (3, 4) or tuple(x.shape[-3:]) != flow.shape:
         shape = ", ".join(map(str, flow.shape))
         raise ValueError(f"x must have the shape ({shape}) or (B, {shape}), not {tuple(x.shape)}")
     if x.dtype != flow.dtype:
         raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
-    filled, (row, column) = x.detach().clone(), pixels.T
+    filled, (row, column) = x.detach().clone().view(-1, *flow.shape), pixels.T
     inside = filled[..., row, column]
     filled[..., row, column] = inside.where(inside.isfinite(), 0 if noise is None else noise[:, row, column])
     if not filled.isfinite().all():

@@ -73,7 +73,7 @@ def test_annealing_gives_samples_and_the_integral() -> None:
     target, constant = gaussian(8), 3.0
     results = [
         anneal(lambda x: target.log_prob(x) + constant, Wide(8, 3.0), 1000, generator=generator(k))
-        for k in "abcd".encode()
+        for k in b"abcd"
     ]
     found = torch.tensor([result.log_evidence for result in results], dtype=torch.float64)
     assert abs(float(found.mean()) - constant) < 4 * float(found.std()) / 2 and float(found.std()) < 0.3
