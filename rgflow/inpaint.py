@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from rgflow.flow import Flow
 from rgflow.hierarchy import whole
 from rgflow.holes import HoleDensity
 from rgflow.local import Encoding, Plan, frozen
+from rgflow.pixels import from_logit, to_logit
 
 
 def plan(flow: Flow, hole: Tensor | Sequence[int]) -> Plan:
@@ -150,6 +152,44 @@ def condition_whole(
     return made if x.ndim == 4 else made[0]
 
 
+def fill(
+    flow: Flow,
+    image: Tensor,
+    hole: Tensor | Sequence[int],
+    method: Literal["latent", "pixel", "sample"] = "latent",
+    n: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fills a hole in an image; whatever lies in it is forgotten, all other pixels stay as they are.
+
+    Shapes: image (C, H, W), uint8; the result (n, C, H, W), uint8.
+
+    Arguments:
+        hole: as in `plan`.
+        method: "latent" or "pixel": a mode, found in this space (`HoleDensity.maximise`), n searches with other draws;
+            "sample": samples of p(hole | rest) (`HoleDensity.sample`).
+
+    Raises:
+        TypeError, ValueError: as `plan`; the image has another shape or dtype; another method.
+    """
+    if method not in ("latent", "pixel", "sample"):
+        raise ValueError(f"method must be latent, pixel or sample, not {method!r}")
+    if image.dtype != torch.uint8 or tuple(image.shape) != flow.shape:
+        raise ValueError(f"image must be uint8 of shape {flow.shape}, not {image.dtype} of {tuple(image.shape)}")
+    middle = torch.full((1, *flow.shape), 0.5, dtype=flow.dtype, device=flow.device)  # of each grey level
+    x = to_logit(image[None].to(flow.device), middle)[0][0]
+    density = condition(flow, x, hole) if hasattr(flow.bijector, "geometry") else condition_whole(flow, x, hole)
+    if method == "sample":
+        found = density.sample(n=4 * -(-max(n, 512) // 4), generator=generator).fills
+        fills = found[torch.linspace(0, len(found) - 1, n).long()]
+    else:
+        fills = torch.stack([density.maximise(method, generator=generator).fill for _ in range(n)])
+    result = image.repeat(n, 1, 1, 1)
+    row, column = density.pixels.T.to(image.device)
+    result[:, :, row, column] = from_logit(fills).to(image.device)
+    return result
+
+
 def _checked(flow: Flow, x: Tensor, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
     """(B, C, H, W), finite: what is not finite in the hole is noise, or 0."""
     if x.ndim not in (3, 4) or tuple(x.shape[-3:]) != flow.shape:
@@ -157,7 +197,7 @@ def _checked(flow: Flow, x: Tensor, pixels: Tensor, noise: Tensor | None = None)
         raise ValueError(f"x must have the shape ({shape}) or (B, {shape}), not {tuple(x.shape)}")
     if x.dtype != flow.dtype:
         raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
-    filled, (row, column) = x.detach().clone().view(-1, *flow.shape), pixels.T
+    filled, (row, column) = x.detach().clone().reshape(-1, *flow.shape), pixels.T
     inside = filled[..., row, column]
     filled[..., row, column] = inside.where(inside.isfinite(), 0 if noise is None else noise[:, row, column])
     if not filled.isfinite().all():

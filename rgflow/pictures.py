@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,36 @@ class Preparation:
         picture = ImageOps.exif_transpose(picture).convert("RGB" if self.channels == 3 else "L")
         array = np.asarray(square(picture, self.size, self.crop))
         return torch.from_numpy(array.reshape(self.size, self.size, self.channels).transpose(2, 0, 1).copy())
+
+
+def read_picture(path: str | os.PathLike[str], size: tuple[int, int], channels: int = 3) -> Tensor:
+    """A picture file as uint8 (channels, H, W): as it is where it has that size, else cut and resized to the square.
+
+    FileNotFoundError, OSError: it is not there, or no picture. ValueError: (H, W) is no square, and not its size.
+    """
+    with Image.open(path) as picture:
+        width, height = ImageOps.exif_transpose(picture).size
+        if size[0] != size[1] and (height, width) != size:
+            raise ValueError(f"{path} is {height} x {width} pixels, the model takes {size[0]} x {size[1]}")
+        if (height, width) != size:
+            return Preparation(size[0], channels)(picture)
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
+        array = np.asarray(ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L"))
+    return torch.from_numpy(array.reshape(*size, channels).transpose(2, 0, 1).copy())
+
+
+def read_mask(path: str | os.PathLike[str], image: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
+    """The bright half of a picture's grey levels as bool (H, W), cut and resized as `read_picture` does with `image`.
+
+    ValueError: it has another size than that picture.
+    """
+    with Image.open(path) as mask, Image.open(image) as picture:
+        sizes = [ImageOps.exif_transpose(p).size for p in (mask, picture)]
+    if sizes[0] != sizes[1]:
+        (width, height), (w, h) = sizes
+        raise ValueError(f"the mask {path} is {height} x {width} pixels, the picture {image} {h} x {w}")
+    return read_picture(path, size, 1)[0] > 127
 
 
 def square(picture: Image.Image, size: int, crop: int | None = None) -> Image.Image:

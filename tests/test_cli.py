@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rgflow import checkpoints, cli, flags
+from rgflow import checkpoints, commands, flags, options
 from rgflow.cli import main
 from rgflow.flow import RealNVPConfig, RGFlowConfig, build
 from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
@@ -311,7 +311,7 @@ def test_numbers_per_level_are_cut_or_the_last_is_repeated():
 
 
 def test_every_preset_is_a_choice_and_names_settings_that_exist():
-    hint = typing.get_type_hints(flags.TrainFlags)["preset"]
+    hint = typing.get_type_hints(options.TrainFlags)["preset"]
     assert set(typing.get_args(hint)) == set(PRESETS)
     known = {field.name for kind in (RGFlowConfig, TrainConfig) for field in dataclasses.fields(kind)}
     for preset in PRESETS.values():
@@ -335,9 +335,9 @@ def test_every_option_is_a_flag_with_help(capsys):
             main(["train", "--model", model, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert stop.value.code == 0
-        for kind in (cli.MODELS[model], TrainConfig, flags.DataFlags):
+        for kind in (commands.MODELS[model], TrainConfig, options.DataFlags):
             for field in dataclasses.fields(kind):
-                if kind is cli.MODELS[model] and field.name in ("size", "channels"):
+                if kind is commands.MODELS[model] and field.name in ("size", "channels"):
                     continue  # the flags of the data say it
                 about = flags.field_helps(kind)[field.name]
                 flag = rf"--{field.name.replace('_', '-')}\b.{{1,60}}{re.escape(about[:30])}"
@@ -612,7 +612,7 @@ def test_errors_of_our_own_keep_their_traceback(monkeypatch):
     def broken(_):
         raise KeyError("a bug")
 
-    monkeypatch.setitem(cli.COMMANDS, "info", broken)
+    monkeypatch.setitem(commands.COMMANDS, "info", broken)
     with pytest.raises(KeyError):
         main(["info", "x"])
 
@@ -624,4 +624,4 @@ def test_the_module_starts_without_lightning():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
     out = subprocess.run([sys.executable, "-m", "rgflow", "--help"], env=environment, capture_output=True, text=True)
-    assert out.returncode == 0 and all(name in out.stdout for name in cli.COMMANDS)
+    assert out.returncode == 0 and all(name in out.stdout for name in commands.COMMANDS)
