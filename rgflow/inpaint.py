@@ -178,7 +178,8 @@ def fill(
         raise ValueError(f"image must be uint8 of shape {flow.shape}, not {image.dtype} of {tuple(image.shape)}")
     middle = torch.full((1, *flow.shape), 0.5, dtype=flow.dtype, device=flow.device)  # of each grey level
     x = to_logit(image[None].to(flow.device), middle)[0][0]
-    density = condition(flow, x, hole) if hasattr(flow.bijector, "geometry") else condition_whole(flow, x, hole)
+    cones = getattr(flow.bijector, "geometry", None) is not None
+    density = condition(flow, x, hole) if cones else condition_whole(flow, x, hole)
     if method == "sample":
         found = density.sample(n=4 * -(-max(n, 512) // 4), generator=generator).fills
         fills = found[torch.linspace(0, len(found) - 1, n).long()]
