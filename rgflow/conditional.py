@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -121,6 +123,15 @@ class Conditional(HoleDensity):
     def widened(self, hole: Tensor) -> Conditional:
         """The conditional of another hole (H, W) in the same image."""
         return self.at(Plan(self.flow, hole.nonzero()))
+
+    def together(self, others: Sequence[Conditional]) -> Conditional:
+        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
+        joint = Conditional(self.flow, self.encoding, self.plan)
+        joint._outside = [
+            [torch.stack(outside) for outside in zip(*level, strict=True)]
+            for level in zip(*(other._outside for other in others), strict=True)
+        ]
+        return joint
 
     def _encode(self, fills: Tensor) -> tuple[Tensor, Tensor]:
         values, latents, total = fills.flatten(1), [], fills.new_zeros(len(fills))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -60,6 +61,10 @@ class HoleDensity(ABC):
     def widened(self, hole: Tensor) -> HoleDensity:
         """The density of a larger hole (H, W) in the same image."""
 
+    @abstractmethod
+    def together(self, others: Sequence[Self]) -> Self:
+        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
+
     @property
     def hole(self) -> Tensor:
         """(H, W), bool."""
@@ -90,47 +95,8 @@ class HoleDensity(ABC):
         ascent: Ascent | None = None,
         generator: torch.Generator | None = None,
     ) -> Mode:
-        r"""The best fill that a search finds, in one of two spaces.
-
-        "latent", the paper's: the best of `starts` draws of the free latents, then Adam along these. What they generate
-        inside the hole is put into the image, whose known pixels stay as they are:
-
-        .. math:: \max_z \log p\bigl(x_\text{rest},\, G(z)_\text{hole}\bigr).
-
-        "pixel": the density itself, uphill from the best `kept` of `starts` fills, which are patches of the image from
-        other places (draws of the latents where there are none). Pixels stay within the range of grey levels.
-
-        A mode is not a typical sample: it is smoother, and far more probable than the truth.
-
-        Arguments:
-            kept: starts that are followed, of which the best wins; None: 1 in latent space, 8 in pixel space.
-            ascent: how to climb, and when to stop.
-
-        Raises:
-            ValueError: another space, or counts below 1.
-            FloatingPointError: the density is finite nowhere that was tried.
-
-        Source: paper, appendix D ("latent").
-        """
-        if space not in ("latent", "pixel"):
-            raise ValueError(f"space must be latent or pixel, not {space!r}")
-        kept = kept if kept is not None else {"latent": 1, "pixel": 8}[space]
-        if starts < 1 or kept < 1:
-            raise ValueError(f"starts and kept must be at least 1, not {starts} and {kept}")
-        ascent = ascent or Ascent()
-        low, high = (LOW, HIGH) if space == "pixel" else (-math.inf, math.inf)
-        with torch.no_grad():
-            if space == "latent":
-                tried = self.draw_latents(starts, generator)
-                values = torch.cat([self.cone_log_prob(self.decode(part)) for part in tried.split(CHUNK)])
-            else:
-                tried = self._patches(starts, generator).clamp(low, high)
-                values = torch.cat([self.cone_log_prob(part) for part in tried.split(CHUNK)])
-            best = values.nan_to_num(-math.inf).topk(min(kept, len(values))).indices
-        fills = self.decode if space == "latent" else torch.Tensor.clone
-        mode = climb(self.cone_log_prob, fills, tried[best], ascent, low, high)
-        outside = float(self.outside_log_prob())
-        return replace(mode, log_prob=mode.log_prob + outside, path=mode.path + outside)
+        """The best fill that a search finds: see `maximise`, which does many images at once."""
+        return maximise([self], space, starts, kept, ascent, generator)[0]
 
     def sample(
         self,
@@ -189,3 +155,64 @@ class HoleDensity(ABC):
         if found:
             return torch.stack(found)
         return torch.cat([self.decode(part) for part in self.draw_latents(n, generator).split(CHUNK)])
+
+    @torch.no_grad()
+    def _starts(self, space: str, n: int, kept: int, generator: torch.Generator | None) -> Tensor:
+        """The best of n places to start from, (kept or fewer, ...)."""
+        if space == "latent":
+            tried = self.draw_latents(n, generator)
+            values = torch.cat([self.cone_log_prob(self.decode(part)) for part in tried.split(CHUNK)])
+        else:
+            tried = self._patches(n, generator).clamp(LOW, HIGH)
+            values = torch.cat([self.cone_log_prob(part) for part in tried.split(CHUNK)])
+        return tried[values.nan_to_num(-math.inf).topk(min(kept, len(values))).indices]
+
+
+def maximise(
+    densities: Sequence[HoleDensity],
+    space: Literal["latent", "pixel"] = "latent",
+    starts: int = 200,
+    kept: int | None = None,
+    ascent: Ascent | None = None,
+    generator: torch.Generator | None = None,
+) -> list[Mode]:
+    r"""The best fill of each image that a search finds, in one of two spaces; all images are searched at once.
+
+    "latent", the paper's: the best of `starts` draws of the free latents, then Adam along these. What they generate
+    inside the hole is put into the image, whose known pixels stay as they are:
+
+    .. math:: \max_z \log p\bigl(x_\text{rest},\, G(z)_\text{hole}\bigr).
+
+    "pixel": the density itself, uphill from the best of `starts` fills, which are patches of the image from other
+    places (draws of the latents where there are none). Pixels stay within the range of grey levels.
+
+    A mode is not a typical sample: it is smoother, and far more probable than the truth.
+
+    Arguments:
+        densities: with the same flow and hole.
+        kept: starts of each image that are followed, of which the best wins; None: 1 in latent space, 8 in pixel space.
+        ascent: how to climb, and when to stop.
+
+    Raises:
+        ValueError: another space, or counts below 1.
+        FloatingPointError: there is an image for which the density is finite nowhere that was tried.
+
+    Source: paper, appendix D ("latent").
+    """
+    if space not in ("latent", "pixel"):
+        raise ValueError(f"space must be latent or pixel, not {space!r}")
+    kept = kept if kept is not None else {"latent": 1, "pixel": 8}[space]
+    if starts < 1 or kept < 1:
+        raise ValueError(f"starts and kept must be at least 1, not {starts} and {kept}")
+    low, high = (LOW, HIGH) if space == "pixel" else (-math.inf, math.inf)
+    rows = [density._starts(space, starts, kept, generator) for density in densities]
+    owners = [density for density, some in zip(densities, rows) for _ in some]
+    joint = densities[0].together(owners)
+    fills = joint.decode if space == "latent" else torch.Tensor.clone
+    found = iter(climb(joint.cone_log_prob, fills, torch.cat(rows), ascent or Ascent(), low, high))
+    modes = []
+    for density, some in zip(densities, rows):
+        best = max((next(found) for _ in some), key=lambda mode: mode.log_prob)
+        outside = float(density.outside_log_prob())
+        modes.append(replace(best, log_prob=best.log_prob + outside, path=best.path + outside))
+    return modes

@@ -117,6 +117,29 @@ class WholeDensity(HoleDensity):
         every = torch.arange(self._latents.numel(), device=hole.device)
         return WholeDensity(self.flow, self._image, hole.nonzero(), every)
 
+    def together(self, others: Sequence[WholeDensity]) -> WholeDensity:
+        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
+        return _Together(others)
+
+
+class _Together(WholeDensity):
+    """Candidate i in image i."""
+
+    def __init__(self, others: Sequence[WholeDensity]) -> None:
+        HoleDensity.__init__(self, others[0].flow, others[0].pixels)
+        self._images, self._latents = (torch.stack([getattr(o, n) for o in others]) for n in ("_image", "_latents"))
+        self.free = torch.stack([other.free for other in others])
+
+    def paste(self, fills: Tensor) -> Tensor:
+        images = self._images.clone()
+        images[:, :, self.pixels[:, 0], self.pixels[:, 1]] = fills
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        z = self._latents.scatter(1, self.free, latents)
+        x = self.flow.decode(z.view(-1, *self.flow.shape))[0]
+        return x[:, :, self.pixels[:, 0], self.pixels[:, 1]]
+
 
 def condition_whole(
     flow: Flow,

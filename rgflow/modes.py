@@ -39,7 +39,7 @@ class Ascent:
 class Mode:
     """The best fill of a hole that a search found.
 
-    Shapes: fill (C, K), logit pixels; path (steps,), log p of the best start's fill at each step, nats.
+    Shapes: fill (C, K), logit pixels; path (steps,), log p along the search that found it, nats.
 
     Arguments:
         log_prob: log p of the image with this fill, nats.
@@ -59,8 +59,8 @@ def climb(
     ascent: Ascent,
     low: float = -math.inf,
     high: float = math.inf,
-) -> Mode:
-    """Moves each row of a variable (S, ...) uphill by itself, and gives the best fill that any of them has been at.
+) -> list[Mode]:
+    """Moves each row of a variable (S, ...) uphill by itself, until all have converged; the best fill of each row.
 
     Arguments:
         log_prob: fills (S, C, K) -> (S,), nats.
@@ -68,22 +68,24 @@ def climb(
         low, high: the variable stays between them.
 
     Raises:
-        FloatingPointError: the density is finite nowhere that was tried.
+        FloatingPointError: there is a row along which the density has never been finite.
     """
     variable = variable.detach().clamp(low, high).requires_grad_()
     optimizer = torch.optim.Adam([variable], lr=ascent.lr)
-    best, best_fill, path, mark, since = -math.inf, None, [], -math.inf, 0
+    best = variable.new_full((len(variable),), -math.inf)
+    mark, since, best_fills, paths = best.clone(), torch.zeros_like(best), None, []
     for _ in range(ascent.steps):
         tried = fills(variable)
         values = log_prob(tried)
-        top = values.detach().nan_to_num(-math.inf).argmax()
-        path.append(float(values[top]))
-        if path[-1] > best:
-            best, best_fill = path[-1], tried[top].detach().clone()
-        if best > mark + ascent.tolerance:
-            mark, since = best, 0
-        since += 1
-        if since > ascent.patience:
+        with torch.no_grad():
+            found = values.nan_to_num(-math.inf, math.inf, -math.inf)
+            paths.append(found.clone())
+            better, best = found > best, torch.maximum(found, best)
+            shown = better.view(-1, *[1] * (tried.ndim - 1))
+            best_fills = tried.clone() if best_fills is None else torch.where(shown, tried, best_fills)
+            rise = best > mark + ascent.tolerance
+            mark, since = torch.where(rise, best, mark), torch.where(rise, 0, since + 1)
+        if (since >= ascent.patience).all():
             break
         optimizer.zero_grad()
         (-values[values.isfinite()].sum()).backward()
@@ -91,7 +93,8 @@ def climb(
         optimizer.step()
         with torch.no_grad():
             variable.clamp_(low, high)
-    if best_fill is None:
+    if not best.isfinite().all():
         raise FloatingPointError("the density is not finite at any of the fills that were tried")
-    stopped = "converged" if since > ascent.patience else "steps"
-    return Mode(best_fill, best, torch.tensor(path, dtype=torch.float64), stopped)
+    path = torch.stack(paths, 1).double().cpu()
+    stopped = ["converged" if done else "steps" for done in (since >= ascent.patience).tolist()]
+    return [Mode(*row) for row in zip(best_fills, best.tolist(), path, stopped)]

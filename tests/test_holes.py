@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rgflow import RealNVPConfig, RGFlowConfig, build, inpaint
 from rgflow.flow import Flow
+from rgflow.holes import maximise
 from rgflow.modes import Ascent
 from rgflow.whitening import whiten
 
@@ -87,6 +88,30 @@ def test_the_mode_of_a_linear_gaussian_flow_is_its_mean(linear, space: str, star
     assert best - 1e-2 < mode.log_prob <= best + 1e-9
     assert mode.log_prob == pytest.approx(float(flow.log_prob(conditional.paste(mode.fill[None]))), abs=1e-9)
     assert mode.log_prob == pytest.approx(float(mode.path.max()))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("space", ["latent", "pixel"])
+def test_many_images_at_once_are_searched_as_one_by_one(space: str, whole: bool) -> None:
+    flow = random_flow(size=8, channels=2)
+    x = torch.randn(3, *flow.shape, generator=generator(2), dtype=torch.float64)
+    make = inpaint.condition_whole if whole else inpaint.condition
+    some = {"latents": 50, "generator": generator(8)} if whole else {}
+    densities = make(flow, x, HOLE, **some)
+    if whole:  # each with latents of its own
+        densities = [make(flow, image, HOLE, latents=50, generator=generator(k)) for k, image in enumerate(x)]
+    fills = torch.randn(3, 2, 4, generator=generator(3), dtype=torch.float64)
+    z = torch.randn(3, densities[0].latents, generator=generator(4), dtype=torch.float64)
+    joint = densities[0].together(densities)
+    each = torch.cat([density.cone_log_prob(row[None]) for density, row in zip(densities, fills)])
+    assert torch.allclose(joint.cone_log_prob(fills), each)
+    assert torch.allclose(joint.decode(z), torch.cat([d.decode(row[None]) for d, row in zip(densities, z)]))
+    ascent, shared = Ascent(steps=15), generator(5)
+    together = maximise(densities, space, 6, 2, ascent, generator(5))
+    for density, mode in zip(densities, together):
+        alone = density.maximise(space, 6, 2, ascent, shared)
+        assert alone.log_prob == pytest.approx(mode.log_prob) and torch.allclose(alone.fill, mode.fill)
+        assert torch.allclose(alone.path, mode.path) and mode.path[-1] > mode.path[0]
 
 
 def test_ascent_stays_within_the_grey_levels_and_reports_its_steps(linear) -> None:
