@@ -1,0 +1,166 @@
+"""How good the fills of holes are (paper, figure 6): python benchmarks/fills.py --rgflow A --realnvp B --data msds1
+
+Holes of 8 x 8 pixels in test images, filled by RG-Flow from the latents of the hole's cone; by Real NVP from as many
+latents, drawn at random ("constrained"), and from all; and by biharmonic inpainting, which knows nothing of images. All
+flows search as the paper says: the best of 200 draws, then Adam. PSNR over the pixels of the hole, and log p of the
+filled image less that of the true one, under the flow that filled it.
+
+Pairs of an image and a hole are drawn by seed; those whose hole is nearly of one colour, which anything can fill, are
+passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from skimage.restoration import inpaint_biharmonic
+from torch import Tensor
+
+from rgflow import data, load
+from rgflow.batches import Indexed
+from rgflow.files import replacing
+from rgflow.flow import Flow
+from rgflow.holes import maximise
+from rgflow.inpaint import condition, condition_whole
+from rgflow.modes import Ascent
+from rgflow.pixels import from_logit, to_logit
+from rgflow.results import hardware, keep
+from rgflow.statistics import mean_interval
+
+METHODS = ("RG-Flow in its cone", "Real NVP constrained", "Real NVP", "biharmonic")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to fill."""
+
+    rgflow: str
+    """Model file or shipped model."""
+    realnvp: str
+    """Model file or shipped model."""
+    data: str = "msds1"
+    """A set that `rgflow.data.load` knows."""
+    holes: int = 10
+    """Places of the hole."""
+    images: int = 10
+    """Images at each place."""
+    edge: int = 8
+    """Of a hole, pixels."""
+    contrast: float = 16.0
+    """Least standard deviation of the true grey levels in a hole."""
+    steps: int = 1000
+    """Of Adam, at most; fewer where all images have converged."""
+    starts: int = 200
+    """Draws of the latents to start from the best of."""
+    seed: int = 0
+    """Of images, holes, noise and draws."""
+    threads: int = 1
+    """Threads of torch."""
+    out: Path | None = None
+    """JSON file for the numbers and their conditions; images and all values lie beside it as .npz."""
+
+
+def pairs(images: Indexed, options: Options) -> Iterator[tuple[tuple[int, int, int, int], Tensor]]:
+    """Boxes, and images (n, C, H, W), uint8, that have contrast there."""
+    generator = np.random.default_rng(options.seed)
+    order = iter(generator.permutation(len(images)))
+    height, width = images[0][0].shape[1:]
+    for _ in range(options.holes):
+        top, left = (int(generator.integers(0, length - options.edge + 1)) for length in (height, width))
+        chosen: list[Tensor] = []
+        while len(chosen) < options.images:
+            image = images[int(next(order))][0]
+            part = image[:, top : top + options.edge, left : left + options.edge].double()
+            if part.std() >= options.contrast:
+                chosen.append(image)
+        yield (top, left, options.edge, options.edge), torch.stack(chosen)
+
+
+def psnr(found: Tensor, true: Tensor) -> Tensor:
+    """Of grey levels (n, ...), uint8, each with its truth, dB; errors below half a grey level count as that."""
+    square = (found.double() - true.double()).square().flatten(1).mean(1).clamp_min(0.25)
+    return 10 * torch.log10(255**2 / square)
+
+
+def by_flow(flow: Flow, x: Tensor, box: tuple[int, int, int, int], latents: int | None, options: Options) -> tuple:
+    """Fills (n, C, K), logit pixels, log p of the filled images (n,), nats, steps; RG-Flow in its cone."""
+    generator = torch.Generator().manual_seed(options.seed)
+    if getattr(flow.bijector, "geometry", None) is not None:
+        densities = condition(flow, x, box)
+    elif latents is None:
+        densities = condition_whole(flow, x, box)
+    else:  # other latents for each image
+        densities = [condition_whole(flow, image, box, latents, generator) for image in x]
+    ascent = Ascent(steps=options.steps)
+    modes = maximise(densities, "latent", options.starts, ascent=ascent, generator=generator)
+    found = torch.tensor([mode.log_prob for mode in modes])
+    return torch.stack([mode.fill for mode in modes]), found, len(modes[0].path)
+
+
+def main(options: Options) -> dict[str, float]:
+    """Prints the means with their intervals, and gives them."""
+    torch.set_num_threads(options.threads)
+    rgflow, realnvp = load(options.rgflow), load(options.realnvp)
+    values: dict[str, list] = {f"{m}: {what}": [] for m in METHODS for what in ("psnr", "gap", "steps", "seconds")}
+    kept: dict[str, list] = {name: [] for name in ("true", "boxes", "latents", *METHODS)}
+    for box, images in pairs(Indexed(data.load(options.data, "test")), options):
+        generator = torch.Generator().manual_seed(options.seed + 1)
+        x = to_logit(images, generator=generator)[0]
+        top, left, height, width = box
+        mask = torch.zeros(images.shape[2:], dtype=torch.bool)
+        mask[top : top + height, left : left + width] = True
+        noisy = x.clone()
+        noisy[:, :, mask] = torch.randn(noisy[:, :, mask].shape, generator=generator)
+        cone = condition(rgflow, noisy[0], box).latents
+        for name, flow, latents in zip(METHODS, (rgflow, realnvp, realnvp), (None, cone, None)):
+            start = time.perf_counter()
+            fills, found, steps = by_flow(flow, noisy, box, latents, options)
+            values[f"{name}: seconds"].append((time.perf_counter() - start) / len(images))
+            values[f"{name}: steps"].append(steps)
+            with torch.no_grad():
+                values[f"{name}: gap"] += (found - flow.log_prob(x)).tolist()
+            filled = images.clone()
+            filled[:, :, mask] = from_logit(fills)
+            kept[name].append(filled)
+        smooth = [inpaint_biharmonic(i.permute(1, 2, 0).numpy() / 255, mask.numpy(), channel_axis=-1) for i in images]
+        grey = torch.from_numpy(np.stack(smooth)).permute(0, 3, 1, 2).mul(255).round().clamp(0, 255).to(torch.uint8)
+        kept["biharmonic"].append(torch.where(mask, grey, images))
+        kept["true"].append(images)
+        kept["boxes"].append(torch.tensor([box] * len(images)))
+        kept["latents"].append(torch.tensor([cone] * len(images)))
+        for name in METHODS:
+            values[f"{name}: psnr"] += psnr(kept[name][-1][:, :, mask], images[:, :, mask]).tolist()
+        print(box, {name: round(float(np.mean(values[f"{name}: psnr"])), 2) for name in METHODS}, flush=True)
+    numbers: dict[str, float] = {"images": len(values[f"{METHODS[0]}: psnr"])}
+    for name, found in values.items():
+        if name.endswith(("psnr", "gap")) and found:
+            numbers |= dict(zip((f"{name}", f"{name} low", f"{name} high"), mean_interval(found)))
+        elif found:
+            numbers[name] = float(np.mean(found))
+    first = torch.tensor(values[f"{METHODS[0]}: psnr"])
+    for name in METHODS[1:]:
+        paired = mean_interval(first - torch.tensor(values[f"{name}: psnr"]))
+        title = f"RG-Flow less {name}: psnr"
+        numbers |= dict(zip((title, f"{title} low", f"{title} high"), paired))
+    print(hardware())
+    for name, value in numbers.items():
+        print(f"{name:45s} {value:12,.3f}")
+    if options.out is not None:
+        keep(options.out, options, numbers)
+        arrays = {name: torch.cat(parts).numpy() for name, parts in kept.items()}
+        arrays |= {name: np.array(found) for name, found in values.items() if name.endswith(("psnr", "gap"))}
+        with replacing(options.out.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+    return numbers
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(tyro.cli(Options, description=__doc__))
