@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Margins:
-    r"""The monotone map :math:`x = Q(\Phi(t))` of one distribution per channel, from samples: piecewise linear in t.
+    r"""The monotone maps :math:`x = Q(\Phi(t))` of each pixel's distribution, from samples: piecewise linear in t.
 
     In x a grey level that is certain is a box some eighty times narrower than the range of all pixels, so that no step
     suits both; in t, taken alone, each takes the room that its probability gives it.
@@ -17,18 +17,17 @@ class Margins:
     Shapes: x and t (S, C, K), logit pixels and standard normal numbers; log|dx/dt| (S,), nats.
 
     Arguments:
-        samples: (n, C, K), finite; the pixels of a channel are pooled.
-        pieces: of the map, between quantiles that are evenly spaced in t; beyond them it goes on straight.
+        samples: (n, C, K), finite.
+        pieces: of each map, between quantiles that are evenly spaced in t; beyond them it goes on straight.
     """
 
     def __init__(self, samples: Tensor, pieces: int = 64) -> None:
-        pooled = samples.transpose(0, 1).flatten(1).double()
-        tail = torch.tensor(1 - 2 / pooled.shape[1], dtype=torch.float64)
+        ordered = samples.flatten(1).T.double().sort(dim=1).values  # (C K, n)
+        tail = torch.tensor(1 - 2 / len(samples), dtype=torch.float64)
         most = math.sqrt(2) * float(torch.erfinv(tail))
         t = torch.linspace(-most, most, pieces + 1, dtype=torch.float64, device=samples.device)
-        ranks = (0.5 + 0.5 * torch.erf(t / math.sqrt(2))) * (pooled.shape[1] - 1)
-        ordered = pooled.sort(dim=1).values  # torch.quantile takes no more than 16 million numbers
-        below = ranks.floor().long().clamp_max(pooled.shape[1] - 2)
+        ranks = (0.5 + 0.5 * torch.erf(t / math.sqrt(2))) * (len(samples) - 1)
+        below = ranks.floor().long().clamp_max(len(samples) - 2)
         x = torch.lerp(ordered[:, below], ordered[:, below + 1], ranks - below)
         gaps = x.diff(dim=1).clamp_min(1e-4 * (x[:, -1:] - x[:, :1]) / pieces)
         self.x = torch.cat([x[:, :1], x[:, :1] + gaps.cumsum(1)], 1).to(samples)
@@ -37,21 +36,18 @@ class Margins:
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers -> logit pixels: x, log|dx/dt|."""
-        piece = torch.searchsorted(self.t, t.detach().contiguous()).sub(1).clamp(0, self.slope.shape[1] - 1)
-        slope, x = (_pick(table, piece) for table in (self.slope, self.x))
-        return x + slope * (t - self.t[piece]), slope.log().flatten(1).sum(1)
+        rows = t.flatten(1).T
+        piece = torch.searchsorted(self.t, rows.detach().contiguous()).sub(1).clamp(0, self.slope.shape[1] - 1)
+        slope = self.slope.gather(1, piece)
+        x = self.x.gather(1, piece) + slope * (rows - self.t[piece])
+        return x.T.view(t.shape), slope.log().sum(0)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Logit pixels -> standard normal numbers: t."""
-        rows = x.detach().transpose(0, 1).flatten(1).contiguous()
+        rows = x.flatten(1).T.contiguous()
         piece = torch.searchsorted(self.x, rows).sub(1).clamp(0, self.slope.shape[1] - 1)
-        piece = piece.view(x.shape[1], x.shape[0], -1).transpose(0, 1)
-        return self.t[piece] + (x - _pick(self.x, piece)) / _pick(self.slope, piece)
-
-
-def _pick(table: Tensor, piece: Tensor) -> Tensor:
-    channel = torch.arange(len(table), device=table.device)[:, None]
-    return table[channel, piece]
+        t = self.t[piece] + (rows - self.x.gather(1, piece)) / self.slope.gather(1, piece)
+        return t.T.reshape(x.shape)
 
 
 class Copula:
@@ -71,13 +67,13 @@ class Copula:
     """
 
     def __init__(self, samples: Tensor, known: Tensor, width: float = 1.5) -> None:
-        self.margins = Margins(samples)
-        parts = samples.split([samples.shape[2] - known.shape[1], known.shape[1]], 2)
-        count = parts[0][0].numel()
-        t = torch.cat([self.margins.inverse(part).flatten(1) for part in parts], 1).double()
+        own, rim = samples.split([samples.shape[2] - known.shape[1], known.shape[1]], 2)
+        self.margins, around = Margins(own), Margins(rim)
+        count = own[0].numel()
+        t = torch.cat([self.margins.inverse(own).flatten(1), around.inverse(rim).flatten(1)], 1).double()
         mean, covariance = t.mean(0), torch.cov(t.T)
         covariance = covariance + (0.01 + t.shape[1] / len(t)) * torch.eye(t.shape[1], dtype=t.dtype, device=t.device)
-        far = self.margins.inverse(known[None]).flatten().double().clamp(-4, 4) - mean[count:]
+        far = around.inverse(known[None]).flatten().double().clamp(-4, 4) - mean[count:]
         gain = torch.linalg.solve(covariance[count:, count:], covariance[count:, :count]).T
         rest = covariance[:count, :count] - gain @ covariance[count:, :count]
         self.mean = (mean[:count] + gain @ far).to(samples)

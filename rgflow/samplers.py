@@ -37,6 +37,7 @@ def hmc(
     n: int = 1,
     scale: Tensor | None = None,
     generator: torch.Generator | None = None,
+    jitter: float = 0.5,
 ) -> Move:
     r"""Moves S chains by n proposals of Hamiltonian Monte Carlo each; with one leap it is MALA.
 
@@ -53,6 +54,8 @@ def hmc(
 
     Arguments:
         step: epsilon, a number or one per chain (S,).
+        jitter: each proposal takes epsilon times a random number between 1 - jitter and 1, for no trajectory should be
+            a period long.
 
     Source: Duane et al. 1987; Neal 2011 (MCMC using Hamiltonian dynamics), sec. 5.2; Roberts & Tweedie 1996 (MALA).
     """
@@ -61,13 +64,15 @@ def hmc(
     accepted = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for _ in range(n):
         p = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        shorter = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        size = epsilon * (1 - jitter * shorter)
         energy = value - 0.5 * p.square().sum(1)
         y, slope = x, gradient
         for _ in range(leaps):
-            p = p + 0.5 * epsilon * _times(slope, scale, transposed=True)
-            y = y + epsilon * _times(p, scale)
+            p = p + 0.5 * size * _times(slope, scale, transposed=True)
+            y = y + size * _times(p, scale)
             new, slope = _with_gradient(log_prob, y)
-            p = p + 0.5 * epsilon * _times(slope, scale, transposed=True)
+            p = p + 0.5 * size * _times(slope, scale, transposed=True)
         change = new - 0.5 * p.square().sum(1) - energy
         chance = change.clamp_max(0).exp().nan_to_num(0)
         taken = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device) < chance
@@ -97,9 +102,15 @@ def _times(x: Tensor, scale: Tensor | None, transposed: bool = False) -> Tensor:
 class Annealed:
     """What annealing gave: samples with equal weights, and how it went.
 
-    Shapes: x (S, d); log_prob (S,), nats; temperatures, the inverse ones from 0 to 1; acceptance, mean of each of them.
-    log_evidence: estimate of the log of the integral of the density, nats; effective: S over the sum of the squares of
-    the shares that the first particles have in the last ones (S if all of them live on).
+    Shapes: x (S, d); log_prob (S,), nats; scale (d, d).
+
+    Arguments:
+        log_evidence: estimate of the log of the integral of the density, nats.
+        temperatures: the inverse ones, from 0 to 1.
+        acceptance: mean at each of them but the first.
+        effective: S over the sum of the squares of the shares that the first particles have in the last ones; S if all
+            of them live on.
+        step, scale: with which `hmc` can go on.
     """
 
     x: Tensor
@@ -108,6 +119,8 @@ class Annealed:
     temperatures: list[float]
     acceptance: list[float]
     effective: float
+    step: float
+    scale: Tensor
 
 
 def anneal(

@@ -51,7 +51,8 @@ def test_only_the_hole_is_filled(kind: str, method: str) -> None:
     filled = inpaint.fill(flow, image, hole, method, 2, generator(1))
     assert filled.dtype == torch.uint8 and filled.shape == (2, 3, 8, 8)
     assert torch.equal(filled[:, :, ~hole], image[:, ~hole].expand(2, -1, -1))
-    assert not torch.equal(filled[0][:, hole], filled[1][:, hole])
+    if method != "pixel":  # starts from all patches there are
+        assert not torch.equal(filled[0][:, hole], filled[1][:, hole])
     if kind == "rgflow":
         other = image.masked_fill(hole, 7)
         if method != "pixel":

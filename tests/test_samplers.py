@@ -126,10 +126,12 @@ def test_margins_are_monotone_maps_to_normal_numbers() -> None:
     assert torch.allclose(slope.log().flatten(1).sum(1), ladj)
 
 
-def test_margins_of_channels_are_their_own() -> None:
-    samples = torch.randn(3000, 2, 5, generator=generator(), dtype=torch.float64) * torch.tensor([[1.0], [7.0]])
-    t = Margins(samples).inverse(samples)
-    assert torch.allclose(t.std(dim=(0, 2)), torch.ones(2, dtype=torch.float64), atol=0.03)
+def test_margins_of_pixels_are_their_own() -> None:
+    scales = torch.tensor([[1.0, 2.0, 0.1], [7.0, 1.0, 3.0]], dtype=torch.float64)
+    samples = scales * torch.randn(5000, 2, 3, generator=generator(), dtype=torch.float64) + scales
+    margins = Margins(samples)
+    assert torch.allclose(margins.inverse(samples).std(dim=0), torch.ones(2, 3, dtype=torch.float64), atol=0.02)
+    assert torch.allclose(margins.forward(torch.zeros(1, 2, 3, dtype=torch.float64))[0], scales, rtol=0.1)
 
 
 @pytest.mark.parametrize("rim", [0, 3])
