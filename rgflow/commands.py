@@ -198,7 +198,8 @@ def inpaint(args: Sequence[str]) -> None:
         hole = tuple(map(int, numbers))
     else:
         hole = read_mask(given["mask"], given["image"], tuple(size))
-    generator = torch.Generator().manual_seed(given["seed"])
+    _log_to_stderr(False)
+    generator = torch.Generator(flow.device).manual_seed(given["seed"])
     out = _file(given["out"])
     write_grid(fill(flow, picture, hole, given["method"], given["n"], generator), out, scale=given["scale"])
     _say(f"{given['n']} {'fill' if given['n'] == 1 else 'fills'}: {out}")

@@ -35,10 +35,8 @@ class Conditional(HoleDensity):
     def __init__(self, flow: Flow, encoding: Encoding, plan: Plan) -> None:
         super().__init__(flow, plan.pixels)
         self.encoding, self.plan = encoding, plan
-        self._outside = [
-            [lattice[half.outside] for lattice, half in zip(lattices, level.halves, strict=True)]
-            for lattices, level in zip(encoding.lattices, plan.levels, strict=True)
-        ]
+        self._modules = [flow.bijector.step(level).blocks for level in range(len(plan.levels))]
+        self._seen = self._summed = -1  # the versions of the encoding that the following are of
 
     @property
     def image(self) -> Tensor:
@@ -72,13 +70,18 @@ class Conditional(HoleDensity):
 
     @torch.no_grad()
     def outside_log_prob(self) -> Tensor:
-        """The rest of log p(x), a number, nats: blocks and latents outside the cone, summed as they are."""
-        # Not everything less the cone: in the hole there may have been anything.
-        total = self.encoding.log_probs.index_fill(0, self.plan.sites, 0).sum()
-        for ladjs, level in zip(self.encoding.ladjs, self.plan.levels, strict=True):
-            for ladj, half in zip(ladjs, level.halves, strict=True):
-                total = total + ladj.index_fill(0, half.blocks, 0).sum()
-        return total
+        """The rest of log p(x), a number, nats: blocks and latents outside the cone, summed as they are.
+
+        The only thing here that costs what the image costs; once, and again after an `update`.
+        """
+        kept = self.encoding
+        if self._summed != kept.version:  # not everything less the cone: in the hole there may have been anything
+            total = kept.log_probs.index_fill(0, self.plan.sites, 0).sum()
+            for ladjs, level in zip(kept.ladjs, self.plan.levels, strict=True):
+                for ladj, half in zip(ladjs, level.halves, strict=True):
+                    total = total + ladj.index_fill(0, half.blocks, 0).sum()
+            self._rest, self._summed = total, kept.version
+        return self._rest
 
     def encode(self, fills: Tensor) -> Tensor:
         """The latents of the cone, (S, latents), in the order of `plan.sites`."""
@@ -95,12 +98,15 @@ class Conditional(HoleDensity):
             values = torch.cat([values, part], 1).index_select(1, level.merge)
             for half, module in reversed(list(zip(level.halves, modules, strict=True))):
                 patches = module.bijector.inverse(values.view(-1, len(module.order)))[0].view(len(values), -1)
-                values = patches.index_select(1, half.give[half.give < len(half.features)])
+                values = patches.index_select(1, half.back)
         return values.view(len(values), -1, len(self.plan.pixels))
 
     @torch.no_grad()
     def update(self, fill: Tensor) -> None:
-        """Accepts a fill (C, K): from now on it is part of the image, for `at` and for other conditionals of it."""
+        """Accepts a fill (C, K), finite: from now on it is part of the image, for all conditionals of its encoding."""
+        self._check(fill[None])
+        if not fill.isfinite().all():
+            raise ValueError("the fill is not finite")
         values, kept = fill.flatten()[None], self.encoding
         for k, (level, modules, outsides) in enumerate(self._walk()):
             for j, (half, module, outside) in enumerate(zip(level.halves, modules, outsides, strict=True)):
@@ -111,29 +117,45 @@ class Conditional(HoleDensity):
                 values = patches.view(1, -1)
             kept.latents[level.sites] = values[0, level.latents]
             kept.log_probs[level.sites] = self.flow.prior.log_prob(values[0, level.latents])
+        kept.version += 1
 
     def at(self, plan: Plan) -> Conditional:
         """The conditional of another hole in the same image, without encoding it again.
 
-        What was accepted by `update` of either is part of the image of both; a conditional made before an update of
-        pixels outside its own hole goes on with the old ones.
+        What is accepted by `update` of either is part of the image of both.
+
+        Raises:
+            ValueError: the plan is one for another flow.
         """
+        if not plan.fits(self.flow):
+            raise ValueError("the plan is one for another flow: its lattice, blocks or channels differ")
         return Conditional(self.flow, self.encoding, plan)
 
     def widened(self, hole: Tensor) -> Conditional:
         """The conditional of another hole (H, W) in the same image."""
         return self.at(Plan(self.flow, hole.nonzero()))
 
-    def together(self, others: Sequence[Conditional]) -> Conditional:
-        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
+    def _together(self, others: Sequence[Conditional]) -> Conditional:
         joint = Conditional(self.flow, self.encoding, self.plan)
         joint._outside = [
             [torch.stack(outside) for outside in zip(*level, strict=True)]
-            for level in zip(*(other._outside for other in others), strict=True)
+            for level in zip(*(other._look() for other in others), strict=True)
         ]
+        joint._seen = self.encoding.version
         return joint
 
+    def _look(self) -> list[list[Tensor]]:
+        """What blocks of the cone need from outside, level by half-step, as it is now."""
+        if self._seen != self.encoding.version:
+            self._outside = [
+                [lattice[half.outside] for lattice, half in zip(lattices, level.halves, strict=True)]
+                for lattices, level in zip(self.encoding.lattices, self.plan.levels, strict=True)
+            ]
+            self._seen = self.encoding.version
+        return self._outside
+
     def _encode(self, fills: Tensor) -> tuple[Tensor, Tensor]:
+        self._check(fills)
         values, latents, total = fills.flatten(1), [], fills.new_zeros(len(fills))
         for level, modules, outsides in self._walk():
             for half, module, outside in zip(level.halves, modules, outsides, strict=True):
@@ -144,8 +166,4 @@ class Conditional(HoleDensity):
         return torch.cat(latents, 1), total
 
     def _walk(self) -> list[tuple[LevelPlan, list[nn.Module], list[Tensor]]]:
-        return list(zip(self.plan.levels, self._modules, self._outside, strict=True))
-
-    @property
-    def _modules(self) -> list[list[nn.Module]]:
-        return [self.flow.bijector.step(level).blocks for level in range(len(self.plan.levels))]
+        return list(zip(self.plan.levels, self._modules, self._look(), strict=True))

@@ -58,6 +58,11 @@ class Flow(nn.Module):
         return geometry
 
     @property
+    def has_cones(self) -> bool:
+        """Whether it has blocks, and hence causal cones."""
+        return getattr(self.bijector, "geometry", None) is not None
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return next(self.parameters()).dtype

@@ -30,6 +30,9 @@ class HoleDensity(ABC):
     Arguments:
         flow: its weights are constants here.
         pixels: (K, 2), rows and columns, row-major.
+
+    Generators of random numbers are those of the flow's device. Methods that take fills raise a ValueError for another
+    shape or dtype.
     """
 
     def __init__(self, flow: Flow, pixels: Tensor) -> None:
@@ -62,8 +65,9 @@ class HoleDensity(ABC):
         """The density of a larger hole (H, W) in the same image."""
 
     @abstractmethod
-    def together(self, others: Sequence[Self]) -> Self:
-        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
+    def _together(self, others: Sequence[Self]) -> Self:
+        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this; of
+        use for `cone_log_prob` and `decode` only."""
 
     @property
     def hole(self) -> Tensor:
@@ -78,6 +82,7 @@ class HoleDensity(ABC):
 
     def paste(self, fills: Tensor) -> Tensor:
         """The image with each of the fills in its hole, (S, C, H, W)."""
+        self._check(fills)
         images = self.image.repeat(len(fills), 1, 1, 1)
         images[:, :, self.pixels[:, 0], self.pixels[:, 1]] = fills
         return images
@@ -109,13 +114,15 @@ class HoleDensity(ABC):
         """Samples of p(hole | rest), with what tells whether to believe in them: see `posterior.draw`.
 
         Arguments:
-            n: fills, over all populations; some times C K.
+            n: fills, over all populations; each should have some times C K.
             steps: proposals of each chain after annealing.
-            rim: how far around the hole pixels tell where to start.
+            rim: how many pixels around the hole tell where to start, at least 0.
 
         Raises:
-            ValueError: as `posterior.draw`.
+            ValueError, RuntimeError, FloatingPointError: as `posterior.draw`; a negative rim.
         """
+        if rim < 0:
+            raise ValueError(f"rim must be at least 0, not {rim}")
         marginal, known = self.marginal(max(2000, 8 * n), rim, generator)
         found = draw(self.cone_log_prob, marginal, known, n, steps, populations, generator=generator)
         outside = self.outside_log_prob()
@@ -142,18 +149,13 @@ class HoleDensity(ABC):
     @torch.no_grad()
     def _patches(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Up to n patches of the hole's shape from elsewhere in the image, (S, C, K); else draws."""
-        (height, width), hole, image = self.flow.shape[1:], self.hole, self.image
-        order = torch.randperm(height * width, generator=generator).tolist()
-        found = []
-        for place in order:
-            row, column = (self.pixels + self.pixels.new_tensor([place // width, place % width])).T
-            row, column = row % height, column % width
-            if not hole[row, column].any():
-                found.append(image[:, row, column])
-            if len(found) == n:
-                break
-        if found:
-            return torch.stack(found)
+        size, hole = self.flow.shape[1:], self.hole.double()
+        overlap = torch.fft.irfft2(torch.fft.rfft2(hole).abs().square(), s=size)  # of the hole with each shift of it
+        shifts = (overlap < 0.5).nonzero()
+        if len(shifts):
+            chosen = shifts[torch.randperm(len(shifts), generator=generator, device=shifts.device)[:n]]
+            row, column = (self.pixels + chosen[:, None]).unbind(2)  # (S, K)
+            return self.image[:, row % size[0], column % size[1]].transpose(0, 1)
         return torch.cat([self.decode(part) for part in self.draw_latents(n, generator).split(CHUNK)])
 
     @torch.no_grad()
@@ -165,7 +167,14 @@ class HoleDensity(ABC):
         else:
             tried = self._patches(n, generator).clamp(LOW, HIGH)
             values = torch.cat([self.cone_log_prob(part) for part in tried.split(CHUNK)])
-        return tried[values.nan_to_num(-math.inf).topk(min(kept, len(values))).indices]
+        finite = values.nan_to_num(-math.inf, -math.inf, -math.inf)
+        return tried[finite.topk(min(kept, len(values))).indices]
+
+    def _check(self, fills: Tensor) -> None:
+        expected = (self.flow.shape[0], len(self.pixels))
+        if fills.ndim != 3 or tuple(fills.shape[1:]) != expected or fills.dtype != self.flow.dtype:
+            raise ValueError(f"fills must be (S, {expected[0]}, {expected[1]}) of {self.flow.dtype}, not "
+                             f"{tuple(fills.shape)} of {fills.dtype}")  # fmt: skip
 
 
 def maximise(
@@ -204,15 +213,20 @@ def maximise(
     kept = kept if kept is not None else {"latent": 1, "pixel": 8}[space]
     if starts < 1 or kept < 1:
         raise ValueError(f"starts and kept must be at least 1, not {starts} and {kept}")
+    first = densities[0] if densities else None
+    if first is None or any(d.flow is not first.flow or not torch.equal(d.pixels, first.pixels) for d in densities):
+        raise ValueError("densities must be at least one, all of the same flow and hole")
     low, high = (LOW, HIGH) if space == "pixel" else (-math.inf, math.inf)
     rows = [density._starts(space, starts, kept, generator) for density in densities]
     owners = [density for density, some in zip(densities, rows) for _ in some]
-    joint = densities[0].together(owners)
+    joint = first._together(owners)
     fills = joint.decode if space == "latent" else torch.Tensor.clone
     found = iter(climb(joint.cone_log_prob, fills, torch.cat(rows), ascent or Ascent(), low, high))
     modes = []
     for density, some in zip(densities, rows):
         best = max((next(found) for _ in some), key=lambda mode: mode.log_prob)
+        if not math.isfinite(best.log_prob):
+            raise FloatingPointError("the density is not finite at any of the fills that were tried")
         outside = float(density.outside_log_prob())
         modes.append(replace(best, log_prob=best.log_prob + outside, path=best.path + outside))
     return modes

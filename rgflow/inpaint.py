@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,9 +14,11 @@ from torch import Tensor
 from rgflow.conditional import Conditional
 from rgflow.flow import Flow
 from rgflow.hierarchy import whole
-from rgflow.holes import HoleDensity
+from rgflow.holes import HoleDensity, maximise
 from rgflow.local import Encoding, Plan, frozen
 from rgflow.pixels import from_logit, to_logit
+
+logger = logging.getLogger(__name__)
 
 
 def plan(flow: Flow, hole: Tensor | Sequence[int]) -> Plan:
@@ -47,6 +51,8 @@ def condition(flow: Flow, x: Tensor, hole: Tensor | Sequence[int] | Plan) -> Con
         TypeError, ValueError: as `plan`; x has another shape or dtype, or is not finite outside the hole.
     """
     known = hole if isinstance(hole, Plan) else plan(flow, hole)
+    if not known.fits(flow):
+        raise ValueError("the plan is one for another flow: its lattice, blocks or channels differ")
     filled = _checked(flow, x, known.pixels)
     fixed = frozen(flow)
     made = [Conditional(fixed, Encoding(fixed, image), known) for image in filled]
@@ -76,27 +82,32 @@ def _pixels(hole: Tensor | Sequence[int], size: tuple[int, int]) -> Tensor:
 class WholeDensity(HoleDensity):
     """What `Conditional` is, by evaluations of the whole flow: for flows without cones, and to compare with.
 
-    Shapes: as `HoleDensity`; free (l,), places of the free latents in the flattened lattice (C, H, W). The other
-    latents are those of the image as it is.
+    Shapes: as `HoleDensity`; images (1, C, H, W), latents (1, C H W) and free (1, l), places of the free latents in the
+    flattened lattice. The other latents are those of the image as it is. (Several rows: candidate i is one of row i.)
 
     Source: paper, appendix D and figure 6 (Real NVP, and "constrained" with a random part of its latents).
     """
 
-    def __init__(self, flow: Flow, x: Tensor, pixels: Tensor, free: Tensor) -> None:
+    def __init__(self, flow: Flow, images: Tensor, latents: Tensor, free: Tensor, pixels: Tensor) -> None:
         super().__init__(flow, pixels)
-        self._image, self.free = x, free
-        with torch.no_grad():
-            self._latents = flow.encode(x[None])[0].flatten()
+        self._images, self._latents, self.free = images, latents, free
 
     @property
     def image(self) -> Tensor:
         """(C, H, W)."""
-        return self._image
+        return self._images[0]
 
     @property
     def latents(self) -> int:
         """How many latents are free."""
-        return len(self.free)
+        return self.free.shape[1]
+
+    def paste(self, fills: Tensor) -> Tensor:
+        """The image with each of the fills in its hole, (S, C, H, W)."""
+        self._check(fills)
+        images = self._images.expand(len(fills), *self.flow.shape).clone()
+        images[:, :, self.pixels[:, 0], self.pixels[:, 1]] = fills
+        return images
 
     def cone_log_prob(self, fills: Tensor) -> Tensor:
         """log p(x), (S,), nats: all of it may depend on the fill."""
@@ -108,37 +119,19 @@ class WholeDensity(HoleDensity):
 
     def decode(self, latents: Tensor) -> Tensor:
         """The hole's pixels (S, C, K) when the free latents are these, (S, l), and the others those of the image."""
-        z = self._latents.repeat(len(latents), 1).index_copy(1, self.free, latents)
+        free = self.free.expand(len(latents), -1)
+        z = self._latents.expand(len(latents), -1).scatter(1, free, latents)
         x = self.flow.decode(z.view(-1, *self.flow.shape))[0]
         return x[:, :, self.pixels[:, 0], self.pixels[:, 1]]
 
     def widened(self, hole: Tensor) -> WholeDensity:
         """The density of another hole (H, W) in the same image, all latents free."""
-        every = torch.arange(self._latents.numel(), device=hole.device)
-        return WholeDensity(self.flow, self._image, hole.nonzero(), every)
+        every = torch.arange(self._latents.shape[1], device=hole.device)[None]
+        return WholeDensity(self.flow, self._images, self._latents, every, hole.nonzero())
 
-    def together(self, others: Sequence[WholeDensity]) -> WholeDensity:
-        """What evaluates candidate i in the image of the i-th of others, which have the same hole and flow as this."""
-        return _Together(others)
-
-
-class _Together(WholeDensity):
-    """Candidate i in image i."""
-
-    def __init__(self, others: Sequence[WholeDensity]) -> None:
-        HoleDensity.__init__(self, others[0].flow, others[0].pixels)
-        self._images, self._latents = (torch.stack([getattr(o, n) for o in others]) for n in ("_image", "_latents"))
-        self.free = torch.stack([other.free for other in others])
-
-    def paste(self, fills: Tensor) -> Tensor:
-        images = self._images.clone()
-        images[:, :, self.pixels[:, 0], self.pixels[:, 1]] = fills
-        return images
-
-    def decode(self, latents: Tensor) -> Tensor:
-        z = self._latents.scatter(1, self.free, latents)
-        x = self.flow.decode(z.view(-1, *self.flow.shape))[0]
-        return x[:, :, self.pixels[:, 0], self.pixels[:, 1]]
+    def _together(self, others: Sequence[WholeDensity]) -> WholeDensity:
+        rows = (torch.cat([getattr(other, name) for other in others]) for name in ("_images", "_latents", "free"))
+        return WholeDensity(self.flow, *rows, self.pixels)
 
 
 def condition_whole(
@@ -151,7 +144,7 @@ def condition_whole(
     """`condition` for any flow, Real NVP too, at the cost of the whole image; with all latents free or some of them.
 
     Unlike there, what is in the hole matters to latents that are not free: where it is not finite, it is Gaussian noise
-    of variance 1.
+    of variance 1. Each image of a batch has noise and free latents of its own.
 
     Shapes: x (C, H, W), logit pixels; of a batch (B, C, H, W) a list comes back.
 
@@ -162,16 +155,20 @@ def condition_whole(
         TypeError, ValueError: as `condition`; there are not so many latents.
     """
     pixels = _pixels(hole, flow.shape[1:]).to(flow.device)
-    noise = torch.randn(flow.shape, generator=generator, dtype=flow.dtype).to(flow.device)
-    images = _checked(flow, x, pixels, noise)
-    count = images[0].numel()
+    draw = {"generator": generator, "device": flow.device}
+    images = _checked(flow, x, pixels, torch.randn(x.shape, dtype=flow.dtype, **draw))
+    count = math.prod(flow.shape)
     if latents is not None and not 1 <= latents <= count:
         raise ValueError(f"latents must be 1 to {count}, not {latents}")
-    free = torch.arange(count)
-    if latents is not None:
-        free = torch.randperm(count, generator=generator)[:latents].sort().values
     fixed = copy.deepcopy(flow).requires_grad_(False)
-    made = [WholeDensity(fixed, image, pixels, free.to(flow.device)) for image in images]
+    made = []
+    for image in images:
+        free = torch.arange(count, device=flow.device)
+        if latents is not None:
+            free = torch.randperm(count, **draw)[:latents].sort().values
+        with torch.no_grad():
+            encoded = fixed.encode(image[None])[0].flatten(1)
+        made.append(WholeDensity(fixed, image[None], encoded, free[None], pixels))
     return made if x.ndim == 4 else made[0]
 
 
@@ -189,8 +186,9 @@ def fill(
 
     Arguments:
         hole: as in `plan`.
-        method: "latent" or "pixel": a mode, found in this space (`HoleDensity.maximise`), n searches with other draws;
-            "sample": samples of p(hole | rest) (`HoleDensity.sample`).
+        method: "latent" or "pixel": a mode, found in this space (`HoleDensity.maximise`), n searches that start from
+            other draws, or from the same patches where there are few; "sample": samples of p(hole | rest)
+            (`HoleDensity.sample`).
 
     Raises:
         TypeError, ValueError: as `plan`; the image has another shape or dtype; another method.
@@ -201,13 +199,15 @@ def fill(
         raise ValueError(f"image must be uint8 of shape {flow.shape}, not {image.dtype} of {tuple(image.shape)}")
     middle = torch.full((1, *flow.shape), 0.5, dtype=flow.dtype, device=flow.device)  # of each grey level
     x = to_logit(image[None].to(flow.device), middle)[0][0]
-    cones = getattr(flow.bijector, "geometry", None) is not None
-    density = condition(flow, x, hole) if cones else condition_whole(flow, x, hole)
+    density = condition(flow, x, hole) if flow.has_cones else condition_whole(flow, x, hole)
     if method == "sample":
-        found = density.sample(n=4 * -(-max(n, 512) // 4), generator=generator).fills
-        fills = found[torch.linspace(0, len(found) - 1, n).long()]
+        particles = max(128, 2 * flow.shape[0] * len(density.pixels), -(-n // 4))  # enough for their covariance
+        found = density.sample(n=4 * particles, generator=generator)
+        if found.rhat_nested > 1.1:
+            logger.warning("the populations of samples do not agree: nested R-hat is %.2f", found.rhat_nested)
+        fills = found.fills[torch.linspace(0, 4 * particles - 1, n).long()]
     else:
-        fills = torch.stack([density.maximise(method, generator=generator).fill for _ in range(n)])
+        fills = torch.stack([mode.fill for mode in maximise([density] * n, method, generator=generator)])
     result = image.repeat(n, 1, 1, 1)
     row, column = density.pixels.T.to(image.device)
     result[:, :, row, column] = from_logit(fills).to(image.device)
@@ -219,11 +219,13 @@ def _checked(flow: Flow, x: Tensor, pixels: Tensor, noise: Tensor | None = None)
     if x.ndim not in (3, 4) or tuple(x.shape[-3:]) != flow.shape:
         shape = ", ".join(map(str, flow.shape))
         raise ValueError(f"x must have the shape ({shape}) or (B, {shape}), not {tuple(x.shape)}")
-    if x.dtype != flow.dtype:
-        raise ValueError(f"x must be {flow.dtype}, as the flow is, not {x.dtype}")
+    if x.dtype != flow.dtype or x.device != flow.device:
+        raise ValueError(f"x must be {flow.dtype} on {flow.device}, as the flow is, not {x.dtype} on {x.device}")
     filled, (row, column) = x.detach().clone().reshape(-1, *flow.shape), pixels.T
     inside = filled[..., row, column]
-    filled[..., row, column] = inside.where(inside.isfinite(), 0 if noise is None else noise[:, row, column])
+    filled[..., row, column] = inside.where(
+        inside.isfinite(), 0 if noise is None else noise.view_as(filled)[..., row, column]
+    )
     if not filled.isfinite().all():
         raise ValueError("x is not finite outside the hole")
     return filled

@@ -61,6 +61,7 @@ class HalfPlan:
         outside: (k,), those of them that do not change.
         take: (b d,), each number as a place in (what the half-step before gave, what is outside).
         give: (a,), the same backwards: where each number of the half-step before went; b d for one that stayed behind.
+        back: those of give that did go on.
     """
 
     blocks: Tensor
@@ -68,6 +69,7 @@ class HalfPlan:
     outside: Tensor
     take: Tensor
     give: Tensor
+    back: Tensor
 
     def cut(self, changing: Tensor, outside: Tensor) -> Tensor:
         """Changed numbers (S, a) and those from outside (k,) -> (S, b d), the patches of S candidates."""
@@ -103,6 +105,7 @@ class Plan:
 
     def __init__(self, flow: Flow, pixels: Tensor) -> None:
         self.geometry, self.channels, self.pixels = flow.geometry, flow.shape[0], pixels
+        self.order = flow.bijector.step(0).blocks[0].order
         height, width = size = self.geometry.height, self.geometry.width
         channel = torch.arange(self.channels, device=pixels.device)[:, None]
         changing = ((channel * height + pixels[:, 0]) * width + pixels[:, 1]).flatten()
@@ -121,6 +124,11 @@ class Plan:
             self.levels.append(LevelPlan(halves, stay.nonzero()[:, 0], sites[stay], merge))
             size = size[0] // 2, size[1] // 2
             changing = torch.where(stay, -1, (channel * size[0] + row // 2) * size[1] + column // 2)
+
+    def fits(self, flow: Flow) -> bool:
+        """Whether it is a plan for this flow too: the same lattice, blocks and order of a patch's features."""
+        same = (self.geometry, self.channels) == (flow.geometry, flow.shape[0])
+        return same and torch.equal(self.order, flow.bijector.step(0).blocks[0].order)
 
     @property
     def blocks(self) -> Tensor:
@@ -150,7 +158,8 @@ def _half(block: int, shift: int, order: Tensor, changing: Tensor, size: tuple[i
     take[~known] = len(changing) + torch.arange(len(outside), device=features.device)
     give = torch.full((len(changing) + len(outside),), len(features), device=features.device)
     give[take] = torch.arange(len(features), device=features.device)
-    return HalfPlan(blocks, features, outside, take, give[: len(changing)])
+    give = give[: len(changing)]
+    return HalfPlan(blocks, features, outside, take, give, give[give < len(features)])
 
 
 def _unravel(places: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,8 +184,10 @@ class _Take(torch.autograd.Function):
 class Encoding:
     """What an image leaves behind on its way through a flow: all that a conditional of it needs from outside its hole.
 
+    It holds all of that, not the part that one hole needs, so that others can follow (`Conditional.at`, `update`).
+
     Shapes: lattices[level][half] (C H_h W_h,), what enters the half-step; ladjs[level][half] (blocks,), nats; latents
-    and log_probs, those of each latent under the prior, nats, (C H W,).
+    and log_probs, those of each latent under the prior, nats, (C H W,). version counts the changes.
 
     Arguments:
         flow: frozen.
@@ -187,6 +198,7 @@ class Encoding:
     def __init__(self, flow: Flow, x: Tensor) -> None:
         self.lattices: list[list[Tensor]] = []
         self.ladjs: list[list[Tensor]] = []
+        self.version = 0
         latents, x = torch.empty_like(x), x[None]
         for level in range(flow.geometry.depth + 1):
             self.lattices.append([])

@@ -32,7 +32,7 @@ class Margins:
         gaps = x.diff(dim=1).clamp_min(1e-4 * (x[:, -1:] - x[:, :1]) / pieces)
         self.x = torch.cat([x[:, :1], x[:, :1] + gaps.cumsum(1)], 1).to(samples)
         self.t = t.to(samples)
-        self.slope = self.x.diff(dim=1) / self.t.diff()
+        self.slope = (gaps / t.diff()).to(samples)  # not of the rounded x, of which two may be the same number
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Standard normal numbers -> logit pixels: x, log|dx/dt|."""
@@ -53,8 +53,11 @@ class Margins:
 class Copula:
     r"""What samples say of some pixels when others are given, with a Gaussian between the coordinates t of `Margins`.
 
-    .. math:: t_\text{hole} \sim N\bigl(\mu + \Sigma_{hk} \Sigma_{kk}^{-1} t_\text{known},\
+    .. math:: t_h \sim N\bigl(\mu_h + \Sigma_{hk} \Sigma_{kk}^{-1} (t_k - \mu_k),\
         w^2 (\Sigma_{hh} - \Sigma_{hk} \Sigma_{kk}^{-1} \Sigma_{kh})\bigr)
+
+    for the hole h and the known pixels k; Sigma is the covariance of n samples of dimension D plus 0.01 + D / n on its
+    diagonal, and known coordinates are cut at +-4.
 
     A density that can be drawn from, near enough to a conditional of the samples' distribution to start from.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rgflow.margins import Copula
-from rgflow.samplers import anneal, hmc
+from rgflow.samplers import anneal, hmc, start
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,10 @@ class Samples:
 
     Arguments:
         acceptance: mean of the chains.
-        effective: effective sample size of log p, over all chains.
-        rhat: nested R-hat of log p, whose superchains are the populations; near 1 if they agree.
+        effective: effective sample size of log p over all chains, as if none had an ancestor in common.
+        rhat: rank-normalised split R-hat of log p over the single chains: near 1 once chains forget where they start.
+        rhat_nested: the same for populations: near 1 where they agree, whether chains move or not.
+        survivors: of each population, how many of its first particles live on (`samplers.Annealed.effective`).
         temperatures: how many each population took.
     """
 
@@ -34,6 +36,8 @@ class Samples:
     acceptance: float
     effective: float
     rhat: float
+    rhat_nested: float
+    survivors: list[float]
     temperatures: list[int]
 
 
@@ -57,8 +61,8 @@ def draw(
        coordinates t of the copula's margins.
     3. All of them go on as Markov chains at p(x | rest) for `steps` proposals each (`samplers.hmc`).
 
-    Whether the populations agree, and hence whether each has found what there is to find, is what `rhat` and the spread
-    of `log_evidence` say.
+    Whether the populations agree is what `rhat_nested` and the spread of `log_evidence` say. They start from the same
+    q: what that does not reach at all, none of them finds, and no number here tells.
 
     Shapes: fills (S, C, K); marginal (N, C, K + R), samples of the hole and, behind it, its rim; known (C, R), the rim
     of the image; all of them logit pixels. R may be 0.
@@ -72,6 +76,7 @@ def draw(
 
     Raises:
         ValueError: fewer than two populations, n not a multiple of them, or fewer than 4 steps.
+        RuntimeError, FloatingPointError: as `samplers.anneal`.
 
     Source: ours; Del Moral, Doucet & Jasra 2006 (annealing), Margossian et al. 2024 (nested R-hat).
     """
@@ -87,29 +92,36 @@ def draw(
         fills, ladj = base.margins.forward(t.view(shape))
         return log_prob(fills) + ladj
 
-    fills, paths, evidences, rates, counts = [], [], [], [], []
+    fills, paths, rates, populace = [], [], [], []
     for _ in range(populations):
         there = anneal(target, base, n // populations, moves, leaps, keep, generator=generator)
-        t, path = there.x, []
+        at, path = start(target, there.x), []
         for _ in range(steps):
-            t, value, taken = hmc(target, t, there.step, leaps, 1, there.scale, generator)
-            x, ladj = base.margins.forward(t.view(shape))
-            path.append(value - ladj)
-            rates.append(float(taken.mean()))
+            at = hmc(target, at, there.step, leaps, there.scale, generator)
+            x, ladj = base.margins.forward(at.x.view(shape))
+            path.append(at.log_prob - ladj)
+            rates.append(float(at.acceptance.mean()))
         fills.append(x)
         paths.append(torch.stack(path))
-        evidences.append(there.log_evidence)
-        counts.append(len(there.temperatures) - 1)
+        populace.append(there)
     path = torch.cat(paths, 1)
-    evidence = torch.tensor(evidences, dtype=torch.float64)
-    return Samples(torch.cat(fills), path[-1], evidence, path, sum(rates) / len(rates), *_agreement(path, populations),
-                   counts)  # fmt: skip
+    return Samples(
+        torch.cat(fills),
+        path[-1],
+        torch.tensor([there.log_evidence for there in populace], dtype=torch.float64),
+        path,
+        sum(rates) / len(rates),
+        *_agreement(path, populations),
+        [there.effective for there in populace],
+        [len(there.temperatures) - 1 for there in populace],
+    )
 
 
-def _agreement(path: Tensor, populations: int) -> tuple[float, float]:
-    """Effective sample size and nested R-hat of numbers (steps, n) whose chains come population by population."""
+def _agreement(path: Tensor, populations: int) -> tuple[float, float, float]:
+    """Effective sample size, R-hat and nested R-hat of numbers (steps, n) whose chains come population by population."""
     from arviz_stats.base import array_stats  # here, for it takes a second to import
 
     chains = path.T.double().cpu().numpy()
     owners = torch.arange(populations).repeat_interleave(len(chains) // populations).numpy()
-    return float(array_stats.ess(chains, method="bulk")), float(array_stats.rhat_nested(chains, owners))
+    nested = array_stats.rhat_nested(chains, owners)
+    return float(array_stats.ess(chains, method="bulk")), float(array_stats.rhat(chains)), float(nested)

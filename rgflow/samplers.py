@@ -22,64 +22,64 @@ class Base(Protocol):
 
 
 class Move(NamedTuple):
-    """Chains after some steps: x (S, d), log_prob (S,) and the mean probability of acceptance (S,)."""
+    """Chains after a proposal: x (S, d); log_prob (S,) and its gradient (S, d); the probability that it is taken (S,)."""
 
     x: Tensor
     log_prob: Tensor
+    gradient: Tensor
     acceptance: Tensor
+
+
+def start(log_prob: LogDensity, x: Tensor) -> Move:
+    """Chains at x, from which `hmc` goes on."""
+    value, gradient = _with_gradient(log_prob, x)
+    return Move(x.detach(), value, gradient, torch.ones_like(value))
 
 
 def hmc(
     log_prob: LogDensity,
-    x: Tensor,
-    step: float | Tensor,
+    at: Move,
+    step: float,
     leaps: int = 1,
-    n: int = 1,
     scale: Tensor | None = None,
     generator: torch.Generator | None = None,
     jitter: float = 0.5,
 ) -> Move:
-    r"""Moves S chains by n proposals of Hamiltonian Monte Carlo each; with one leap it is MALA.
+    r"""Moves S chains by a proposal of Hamiltonian Monte Carlo each; with one leap it is MALA.
 
     A proposal starts with a momentum p ~ N(0, 1) and makes `leaps` leapfrog steps of
 
     .. math:: p \leftarrow p + \tfrac{\epsilon}{2} L^T \nabla \log \pi(x), \quad x \leftarrow x + \epsilon L p, \quad
         p \leftarrow p + \tfrac{\epsilon}{2} L^T \nabla \log \pi(x);
 
-    it is taken with probability min(1, exp(change of log pi - |p|^2 / 2)). A proposal at which the density or its
-    gradient is not finite is not taken.
+    it is taken with probability min(1, exp(change of log pi - |p|^2 / 2)), and not where the density is not finite.
 
-    Shapes: x (S, d); scale L (d, d), or (d,) for a diagonal one: of the size of the target, so that epsilon need not
-    be.
+    Shapes: x (S, d); scale L (d, d), of the size of the target, so that epsilon need not be.
 
     Arguments:
-        step: epsilon, a number or one per chain (S,).
+        at: where the chains are, by `start` or the move before, of the same density.
+        step: epsilon.
         jitter: each proposal takes epsilon times a random number between 1 - jitter and 1, for no trajectory should be
             a period long.
 
     Source: Duane et al. 1987; Neal 2011 (MCMC using Hamiltonian dynamics), sec. 5.2; Roberts & Tweedie 1996 (MALA).
     """
-    epsilon = torch.as_tensor(step, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
-    value, gradient = _with_gradient(log_prob, x)
-    accepted = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    for _ in range(n):
-        p = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        shorter = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
-        size = epsilon * (1 - jitter * shorter)
-        energy = value - 0.5 * p.square().sum(1)
-        y, slope = x, gradient
-        for _ in range(leaps):
-            p = p + 0.5 * size * _times(slope, scale, transposed=True)
-            y = y + size * _times(p, scale)
-            new, slope = _with_gradient(log_prob, y)
-            p = p + 0.5 * size * _times(slope, scale, transposed=True)
-        change = new - 0.5 * p.square().sum(1) - energy
-        chance = change.clamp_max(0).exp().nan_to_num(0)
-        taken = torch.rand(len(x), generator=generator, dtype=x.dtype, device=x.device) < chance
-        accepted = accepted + chance / n
-        x, gradient = (torch.where(taken[:, None], a, b) for a, b in ((y, x), (slope, gradient)))
-        value = torch.where(taken, new, value)
-    return Move(x, value, accepted)
+    like = {"dtype": at.x.dtype, "device": at.x.device, "generator": generator}
+    size = step * (1 - jitter * torch.rand((len(at.x), 1), **like))
+    p = torch.randn(at.x.shape, **like)
+    energy = at.log_prob - 0.5 * p.square().sum(1)
+    x, slope = at.x, at.gradient
+    for _ in range(leaps):
+        p = p + 0.5 * size * (slope if scale is None else slope @ scale)
+        x = x + size * (p if scale is None else p @ scale.T)
+        new, slope = _with_gradient(log_prob, x)
+        p = p + 0.5 * size * (slope if scale is None else slope @ scale)
+    chance = (new - 0.5 * p.square().sum(1) - energy).clamp_max(0).exp().nan_to_num(0)
+    chance = torch.where(new.isfinite() & slope.isfinite().all(1), chance, 0)
+    taken = torch.rand(len(x), **like) < chance
+    chosen = (torch.where(taken[:, None], a, b) for a, b in ((x, at.x), (slope, at.gradient)))
+    x, gradient = chosen
+    return Move(x, torch.where(taken, new, at.log_prob), gradient, chance)
 
 
 def _with_gradient(log_prob: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,14 +88,6 @@ def _with_gradient(log_prob: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
         value = log_prob(x)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
-
-
-def _times(x: Tensor, scale: Tensor | None, transposed: bool = False) -> Tensor:
-    if scale is None:
-        return x
-    if scale.ndim == 1:
-        return x * scale
-    return x @ (scale if transposed else scale.T)
 
 
 @dataclass(frozen=True)
@@ -140,25 +132,38 @@ def anneal(
     Each :math:`\beta` is the largest at which the effective sample size of the weights
     :math:`(p/q)^{\beta' - \beta}` is `keep` of the population. The population is drawn again by these weights
     (systematically) and moved by `hmc`, whose scale is the population's covariance and whose step is adapted to an
-    acceptance of 0.6. The mean weights multiply to the evidence, without bias.
+    acceptance of 0.6. The mean weights multiply to the evidence. Temperatures, scale and step are chosen by the
+    particles they act on, so that samples and evidence are right in the limit of many particles, not exactly.
 
     Arguments:
         n: particles; some times the dimension, for the covariance.
         moves: proposals for each particle at each temperature.
-        most: temperatures; a RuntimeError beyond.
+        keep: between 0 and 1.
+        most: temperatures.
+
+    Raises:
+        ValueError: fewer than 2 particles or 1 move, or a keep outside (0, 1).
+        FloatingPointError: fewer of the particles than `keep` have a finite density.
+        RuntimeError: more temperatures than `most`.
 
     Source: Del Moral, Doucet & Jasra 2006; Neal 2001 (annealed importance sampling); the temperatures as in Jasra et
-        al. 2011.
+        al. 2011; Beskos et al. 2016 on what adaptation changes.
     """
+    if n < 2 or moves < 1 or not 0 < keep < 1:
+        raise ValueError(f"n must be at least 2, moves at least 1 and keep in (0, 1), not {n}, {moves} and {keep}")
     x = base.sample(n, generator)
     beta, step, evidence, ancestors = 0.0, 0.5, 0.0, torch.arange(n)
     temperatures, acceptance = [0.0], []
-    ratio = log_prob(x).detach() - base.log_prob(x)
+    value = log_prob(x).detach()
     while beta < 1:
         if len(temperatures) > most:
             raise RuntimeError(f"annealing needs more than {most} temperatures; it is at {beta:.3g}")
-        rise = _rise(ratio, 1 - beta, keep * n)
-        weights = rise * ratio
+        ratio = value - base.log_prob(x)
+        finite = ratio.isfinite()
+        if finite.sum() < keep * n:
+            raise FloatingPointError(f"the density is finite for {int(finite.sum())} of {n} particles only")
+        rise = _rise(ratio[finite], 1 - beta, keep * n)
+        weights = torch.where(finite, rise * ratio, -math.inf)
         evidence += float(torch.logsumexp(weights, 0)) - math.log(n)
         chosen = _systematic(weights.softmax(0), generator)
         x, ancestors = x[chosen], ancestors[chosen.cpu()]
@@ -169,13 +174,14 @@ def anneal(
             return (1 - beta) * base.log_prob(y) + beta * log_prob(y)
 
         scale, rates = _scale(x), []
+        at = start(tempered, x)
         for _ in range(moves):
-            x, _, rate = hmc(tempered, x, step, leaps, 1, scale, generator)
-            rates.append(float(rate.mean()))
+            at = hmc(tempered, at, step, leaps, scale, generator)
+            rates.append(float(at.acceptance.mean()))
             step *= math.exp(rates[-1] - 0.6)
         acceptance.append(sum(rates) / moves)
-        value = log_prob(x).detach()
-        ratio = value - base.log_prob(x)
+        x = at.x
+        value = log_prob(x).detach() if beta < 1 else at.log_prob
     shares = torch.bincount(ancestors, minlength=n) / n
     alive = float(1 / shares.square().sum())
     return Annealed(x, value, evidence, temperatures, acceptance, alive, step, scale)

@@ -146,6 +146,32 @@ def test_a_walk_over_an_image() -> None:
     assert torch.allclose(conditional.encoding.latents, flow.encode(x[None])[0].flatten(), rtol=0, atol=1e-12)
 
 
+def test_conditionals_that_are_kept_see_what_others_accept() -> None:
+    """A sweep over two holes that see each other."""
+    flow = random_flow()
+    x = torch.randn(flow.shape, dtype=torch.float64)
+    first = inpaint.condition(flow, x, (0, 0, 3, 3))
+    second = first.at(inpaint.plan(flow, (2, 2, 3, 3)))
+    for conditional in (first, second, first, second):
+        fills = torch.randn(2, 2, 9, dtype=torch.float64)
+        whole = flow.log_prob(filled(x, conditional.hole, fills))
+        assert torch.allclose(conditional.log_prob(fills), whole, rtol=1e-12)
+        conditional.update(fills[1])
+        x = filled(x, conditional.hole, fills[1:])[0]
+        assert torch.equal(conditional.image, x)
+    assert torch.allclose(first.encoding.latents, flow.encode(x[None])[0].flatten(), rtol=0, atol=1e-12)
+
+
+def test_plans_are_for_flows_of_one_kind() -> None:
+    flow, other = random_flow(), random_flow(order="authors")
+    plan = inpaint.plan(other, (0, 0, 3, 3))
+    x = torch.zeros(flow.shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the plan is one for another flow"):
+        inpaint.condition(flow, x, plan)
+    with pytest.raises(ValueError, match="the plan is one for another flow"):
+        inpaint.condition(flow, x, (0, 0, 3, 3)).at(plan)
+
+
 def test_weights_are_constants() -> None:
     flow = random_flow(nres=1)
     x, fills = torch.randn(flow.shape, dtype=torch.float64), torch.randn(2, 2, 4, dtype=torch.float64)
@@ -205,7 +231,7 @@ def test_bad_images_and_flows_are_named() -> None:
         inpaint.condition(flow, x.index_fill(1, torch.tensor(5), math.inf), box)
     with pytest.raises(ValueError, match=r"shape \(2, 16, 16\) or \(B, 2, 16, 16\), not \(2, 8, 16\)"):
         inpaint.condition(flow, x[:, :8], box)
-    with pytest.raises(ValueError, match="float64, as the flow is, not torch.float32"):
+    with pytest.raises(ValueError, match="float64 on cpu, as the flow is, not torch.float32"):
         inpaint.condition(flow, x.float(), box)
     with pytest.raises(ValueError, match="no blocks and no causal cones"):
         inpaint.condition(build(RealNVPConfig(channels=1, size=8, scales=1)), torch.zeros(1, 8, 8), box)

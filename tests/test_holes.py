@@ -63,17 +63,20 @@ def test_samples_of_a_linear_gaussian_flow(linear) -> None:
     assert found.log_evidence.shape == (4,) and abs(float(found.log_evidence.mean()) - evidence) < 0.15
     assert torch.allclose(found.log_prob, flow.log_prob(conditional.paste(found.fills)))
     assert torch.equal(found.paths[-1], found.log_prob) and found.paths.shape == (20, n)
-    assert found.rhat < 1.05 and found.effective > 400 and 0.4 < found.acceptance < 0.95
+    assert found.rhat_nested < 1.05 and found.rhat < 1.1 and found.effective > 400 and 0.4 < found.acceptance < 0.95
+    assert len(found.survivors) == len(found.temperatures) == 4 and min(found.survivors) > 20
 
 
 def test_chains_that_do_not_agree_are_seen() -> None:
     from rgflow.posterior import _agreement
 
     path = torch.randn(20, 40, generator=generator())
-    assert _agreement(path, 4)[1] < 1.1
+    assert max(_agreement(path, 4)[1:]) < 1.1
     path[:, :10] += 3
-    assert _agreement(path, 4)[1] > 1.3
-    assert _agreement(path[:1].expand(20, 40) + 1e-3 * path, 4)[0] < 100, "chains that stand still tell 40 times"
+    assert min(_agreement(path, 4)[1:]) > 1.3
+    standing = path[:1, 10:].repeat(20, 1) + 1e-3 * path[:, 10:]
+    effective, rhat, nested = _agreement(standing, 3)
+    assert effective < 100 and rhat > 3 and nested < 1.2, "chains that stand still, of populations that agree"
 
 
 @pytest.mark.parametrize(("space", "starts"), [("latent", 50), ("pixel", 20)])
@@ -99,11 +102,11 @@ def test_many_images_at_once_are_searched_as_one_by_one(space: str, whole: bool)
     make = inpaint.condition_whole if whole else inpaint.condition
     some = {"latents": 50, "generator": generator(8)} if whole else {}
     densities = make(flow, x, HOLE, **some)
-    if whole:  # each with latents of its own
-        densities = [make(flow, image, HOLE, latents=50, generator=generator(k)) for k, image in enumerate(x)]
+    if whole:
+        assert not torch.equal(densities[0].free, densities[1].free), "each with latents of its own"
     fills = torch.randn(3, 2, 4, generator=generator(3), dtype=torch.float64)
     z = torch.randn(3, densities[0].latents, generator=generator(4), dtype=torch.float64)
-    joint = densities[0].together(densities)
+    joint = densities[0]._together(densities)
     each = torch.cat([density.cone_log_prob(row[None]) for density, row in zip(densities, fills)])
     assert torch.allclose(joint.cone_log_prob(fills), each)
     assert torch.allclose(joint.decode(z), torch.cat([d.decode(row[None]) for d, row in zip(densities, z)]))
@@ -119,8 +122,10 @@ def test_ascent_stays_within_the_grey_levels_and_reports_its_steps(linear) -> No
     flow, density = linear
     x = density.mean.view(flow.shape) + 30.0  # the mode of the hole is far outside
     conditional = inpaint.condition(flow, x, HOLE)
-    mode = conditional.maximise("pixel", 4, ascent=Ascent(steps=60), generator=generator())
-    assert float(mode.fill.max()) <= math.log(19) + 1e-12 and mode.stopped in ("steps", "converged")
+    for sign in (1, -1):
+        conditional = inpaint.condition(flow, sign * x, HOLE)
+        mode = conditional.maximise("pixel", 4, ascent=Ascent(steps=60), generator=generator())
+        assert float((sign * mode.fill).max()) == pytest.approx(math.log(19)), "at the white, or the black, end"
     short = conditional.maximise("latent", 4, ascent=Ascent(steps=3), generator=generator())
     assert short.stopped == "steps" and len(short.path) == 3
 
@@ -148,11 +153,11 @@ def test_the_whole_flow_as_a_density_of_fills(kind: str) -> None:
         for mine, other in zip(local.marginal(8, 1, generator()), density.marginal(8, 1, generator())):
             assert mine.shape == other.shape
     part = inpaint.condition_whole(flow, x, HOLE, latents=40, generator=generator(6))
-    assert part.latents == 40 == len(part.free.unique())
+    assert part.latents == 40 == len(part.free[0].unique())
     moved = flow.encode(x[None])[0].flatten().repeat(3, 1)
-    moved[:, part.free] = z[:, :40]
+    moved[:, part.free[0]] = z[:, :40]
     assert torch.allclose(part.decode(z[:, :40]), flow.decode(moved.view(3, *flow.shape))[0][:, :, density.hole])
-    assert torch.allclose(part.decode(flow.encode(x[None])[0].flatten()[part.free][None])[0], x[:, density.hole])
+    assert torch.allclose(part.decode(flow.encode(x[None])[0].flatten()[part.free[0]][None])[0], x[:, density.hole])
     again = inpaint.condition_whole(flow, x, HOLE, latents=40, generator=generator(6))
     assert torch.equal(part.free, again.free)
 
@@ -194,6 +199,12 @@ def test_wrong_input_names_what_is_allowed() -> None:
         (lambda: conditional.sample(n=8, populations=1), "at least 2"),
         (lambda: conditional.sample(n=8, steps=3), "4 steps"),
         (lambda: Ascent(lr=0), "lr must be above 0, not 0"),
+        (lambda: conditional.sample(n=8, rim=-1), "rim must be at least 0, not -1"),
+        (lambda: conditional.log_prob(torch.zeros(2, 4, 1).double()), r"fills must be \(S, 1, 4\) of torch.float64"),
+        (lambda: conditional.log_prob(torch.zeros(2, 1, 4)), "not .2, 1, 4. of torch.float32"),
+        (lambda: conditional.update(torch.full((1, 4), math.nan).double()), "the fill is not finite"),
+        (lambda: maximise([]), "at least one, all of the same flow and hole"),
+        (lambda: maximise([conditional, inpaint.condition(flow, conditional.image, HOLE)]), "same flow and hole"),
         (lambda: inpaint.condition_whole(flow, conditional.image, HOLE, latents=65), "latents must be 1 to 64, not 65"),
         (lambda: inpaint.condition_whole(flow, conditional.image[:, 1:], HOLE), "x must have the shape"),
     ):
