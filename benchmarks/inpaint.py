@@ -23,6 +23,18 @@ from rgflow.local import frozen
 from rgflow.results import hardware, keep
 
 BOX = (9, 10, 4, 4)  # rows 9-12, columns 10-13
+GOALS = {  # of the ratios, for the default options: (least, most)
+    "local 1024 / local 32": (0.0, 3.0),
+    "full 1024 / full 32": (150.0, float("inf")),
+    "full 1024 / local 1024": (60.0, float("inf")),
+    "full 32 / local 32": (1.3, float("inf")),
+    "full 32 x16 / local 32 x16": (2.5, float("inf")),
+    "full 32 x64 / local 32 x64": (4.0, float("inf")),
+    "full 32 half / local 32 half": (1.0, float("inf")),
+    **{f"blocks {32 << k}": (31 + 13 * k, 31 + 13 * k) for k in range(6)},
+    "latents 32": (732, 732),
+    "latents 1024": (2352, 2352),
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,11 @@ def main(options: Options) -> dict[str, float]:
     print(hardware())
     print(options)
     for name, value in numbers.items():
-        print(f"{name:32s} {value:12,.4g}")
+        goal = ""
+        if name in GOALS:
+            least, most = GOALS[name]
+            goal = f"goal {least:g} to {most:g}: {'met' if least <= value <= most else 'not met'}"
+        print(f"{name:32s} {value:12,.4g}   {goal}")
     if options.out is not None:
         keep(options.out, options, numbers)
     return numbers

@@ -118,7 +118,7 @@ def draw(
 
 
 def _agreement(path: Tensor, populations: int) -> tuple[float, float, float]:
-    """Effective sample size, R-hat and nested R-hat of numbers (steps, n) whose chains come population by population."""
+    """Effective sample size, R-hat and nested R-hat of numbers (steps, n), their chains population by population."""
     from arviz_stats.base import array_stats  # here, for it takes a second to import
 
     chains = path.T.double().cpu().numpy()

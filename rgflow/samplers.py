@@ -22,7 +22,7 @@ class Base(Protocol):
 
 
 class Move(NamedTuple):
-    """Chains after a proposal: x (S, d); log_prob (S,) and its gradient (S, d); the probability that it is taken (S,)."""
+    """Chains after a proposal: x (S, d); log_prob (S,), its gradient (S, d); acceptance (S,), the probability of it."""
 
     x: Tensor
     log_prob: Tensor

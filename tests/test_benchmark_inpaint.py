@@ -1,0 +1,79 @@
+"""The benchmarks of inpainting run, and measure what they say they measure."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import ModuleType
+
+import benchmark_files
+import pytest
+import torch
+
+from rgflow import RealNVPConfig, RGFlowConfig, build, checkpoints
+from rgflow.batches import Indexed
+from rgflow.pictures import Pictures
+
+
+@pytest.fixture(scope="module")
+def fills() -> ModuleType:
+    return benchmark_files.load("fills")
+
+
+def test_counts_and_gradients_agree(capsys, tmp_path) -> None:
+    inpaint = benchmark_files.load("inpaint")
+    out = tmp_path / "a.json"
+    options = inpaint.Options(sizes=(32, 64), candidates=(2,), nlayers=1, nhidden=8, rounds=2, out=out)
+    numbers = inpaint.main(options)
+    assert (numbers["blocks 32"], numbers["blocks 64"], numbers["latents 32"]) == (31, 44, 732)
+    assert max(value for name, value in numbers.items() if name.startswith("gradient")) < 1e-4
+    assert {"full 64 / local 64", "full 32 x2 / local 32 x2", "full 32 half / local 32 half"} <= set(numbers)
+    assert json.loads(out.read_text())["numbers"]["blocks 64"] == 44
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("blocks 32")]
+    assert lines[0].endswith("goal 31 to 31: met")
+
+
+def test_psnr_by_hand(fills) -> None:
+    true = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    found = true.clone()
+    found[1, 0, 0, 0], found[2] = 2, 255
+    expected = [10 * math.log10(255**2 / 0.25), 10 * math.log10(255**2 / 1.0), 0.0]
+    assert fills.psnr(found, true).tolist() == pytest.approx(expected)
+
+
+def test_holes_without_contrast_are_passed_over(fills) -> None:
+    images = torch.zeros(60, 3, 8, 8, dtype=torch.uint8)
+    images[:, 0] = 255  # one colour
+    images[::3, 1] = torch.arange(0, 256, 4, dtype=torch.uint8).view(8, 8)
+    options = fills.Options("a", "b", holes=3, images=4, edge=4)
+    found = list(fills.pairs(Indexed(Pictures(images)), options))
+    assert len(found) == 3 and len({box for box, _ in found}) > 1
+    for box, chosen in found:
+        assert len(chosen) == 4 and box[2:] == (4, 4) and max(box[:2]) <= 4
+        assert (chosen[:, 1].flatten(1).max(1).values > 0).all(), "only those with a gradient"
+    with pytest.raises(ValueError, match="60 images are too few for 10 x 4 holes with contrast"):
+        list(fills.pairs(Indexed(Pictures(images)), fills.Options("a", "b", holes=10, images=4, edge=4)))
+
+
+def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
+    small = {"channels": 3, "size": 32, "nres": 1, "nhidden": 4}
+    for name, config in (("a", RGFlowConfig(nlayers=1, **small)), ("b", RealNVPConfig(**small))):
+        checkpoints.save(build(config, torch.Generator().manual_seed(0)), tmp_path / f"{name}.safetensors", {})
+    images = torch.randint(0, 256, (30, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    monkeypatch.setattr(fills.data, "load", lambda name, split: Pictures(images))
+    paths = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    options = fills.Options(*paths, holes=2, images=2, starts=3, steps=3, out=tmp_path / "fills.json")
+    numbers = fills.main(options)
+    assert numbers["images"] == 4 and numbers["RG-Flow in its cone: steps"] == 3
+    assert numbers["biharmonic: psnr low"] <= numbers["biharmonic: psnr"] <= numbers["biharmonic: psnr high"]
+    with fills.np.load(tmp_path / "fills.npz") as kept:
+        true, boxes = torch.from_numpy(kept["true"]), kept["boxes"]
+        for name in fills.METHODS:
+            filled = torch.from_numpy(kept[name])
+            for image, other, (top, left, height, width) in zip(filled, true, boxes):
+                outside = torch.ones(32, 32, dtype=torch.bool)
+                outside[top : top + height, left : left + width] = False
+                assert torch.equal(image[:, outside], other[:, outside])
+        assert kept["latents"].min() > 500
+        gap = kept["Real NVP: gap"]  # a fresh flow is a standard normal density: smaller pixels are likelier
+        assert gap.shape == (4,) and (gap > 0).all()
