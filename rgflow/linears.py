@@ -59,10 +59,14 @@ class PatchLinear(nn.Module):
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to data: z -> x, log|det dx/dz|."""
         with torch.autocast(z.device.type, enabled=False):
-            weight, ladj = self.prepare()
-            back = torch.linalg.inv_ex(weight).inverse  # inv itself would wait for the device to report success
-            x = F.linear(z.to(weight.dtype), back, self.centre - back @ self.bias)
-        return x, -ladj.expand(len(z))
+            back, ladj = self.prepare_inverse()
+            x = F.linear(z.to(back.dtype), back, self.centre - back @ self.bias)
+        return x, ladj.expand(len(z))
+
+    def prepare_inverse(self) -> tuple[Tensor, Tensor]:
+        """Gives W^-1, (d, d), and log|det W^-1|."""
+        weight, ladj = self.prepare()
+        return torch.linalg.inv_ex(weight).inverse, -ladj  # inv itself would wait for the device to report success
 
     def prepare(self) -> tuple[Tensor, Tensor]:
         """Gives W = L U W_0, (d, d), and log|det W|."""

@@ -37,18 +37,20 @@ def frozen(flow: Flow) -> Flow:
     for module in flow.modules():
         if isinstance(module, (CouplingStack, Chain)):
             module.memory = "store"
+        if isinstance(module, PatchLinear):
+            _keep(module, "prepare_inverse")
         if isinstance(module, (Coupling, PatchLinear)):
-            _keep(module)
+            _keep(module, "prepare")
         if isinstance(module, AutoregressiveCoupling):
-            _keep(module.net)
+            _keep(module.net, "prepare")
     flow.frozen = True
     return flow
 
 
 @torch.no_grad()
-def _keep(module: nn.Module) -> None:
-    prepared = module.prepare()
-    module.prepare = lambda: prepared
+def _keep(module: nn.Module, name: str) -> None:
+    prepared = getattr(module, name)()
+    setattr(module, name, lambda: prepared)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from rgflow import RGFlowConfig, build, cones, inpaint
 from rgflow.flow import Flow
 from rgflow.local import frozen
+from rgflow.modes import Ascent
 from rgflow.realnvp import RealNVPConfig
 from rgflow.whitening import whiten
 
@@ -235,3 +236,17 @@ def test_bad_images_and_flows_are_named() -> None:
         inpaint.condition(flow, x.float(), box)
     with pytest.raises(ValueError, match="no blocks and no causal cones"):
         inpaint.condition(build(RealNVPConfig(channels=1, size=8, scales=1)), torch.zeros(1, 8, 8), box)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_densities_of_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    flow = random_flow(**KINDS["whitened"])
+    x, fills = torch.randn(flow.shape, dtype=torch.float64), torch.randn(3, 2, 6, dtype=torch.float64)
+    here = inpaint.condition(flow, x, (5, 14, 2, 3))
+    there = inpaint.condition(flow.cuda(), x.cuda(), (5, 14, 2, 3))
+    assert torch.allclose(there.log_prob(fills.cuda()).cpu(), here.log_prob(fills), rtol=1e-10, atol=0)
+    assert torch.allclose(there.decode(there.encode(fills.cuda())).cpu(), fills, rtol=0, atol=1e-8)
+    mode = there.maximise(ascent=Ascent(steps=5), generator=torch.Generator("cuda").manual_seed(0))
+    assert mode.fill.is_cuda and math.isfinite(mode.log_prob)
