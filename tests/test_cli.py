@@ -366,7 +366,10 @@ HELP = "(see rgflow train --help)"
 SETS = "msds1, msds2, patches32, digits8, mnist32, cifar10, celeba32, chair600, images"
 
 BAD = {  # the whole line on stderr
-    "unknown command": (["paint"], "unknown command 'paint'; known are train, sample, evaluate, inpaint, data, info, convert"),
+    "unknown command": (
+        ["paint"],
+        "unknown command 'paint'; known are train, sample, evaluate, inpaint, data, info, convert",
+    ),
     "no data": (
         ["train"],
         "Missing from rgflow train: --data STR name of the set: celeba32, mnist32, cifar10, chair600, msds1, msds2, "
