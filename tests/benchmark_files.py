@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 
 def load(name: str) -> ModuleType:
     """The benchmark of this name, run as an import would."""
-    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    folder = Path(__file__).parent.parent / "benchmarks"
+    path = folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)  # as for a script, which may import its neighbours
+        spec.loader.exec_module(module)
     return module

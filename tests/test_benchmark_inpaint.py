@@ -77,3 +77,31 @@ def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
         assert kept["latents"].min() > 500
         gap = kept["Real NVP: gap"]  # a fresh flow is a standard normal density: smaller pixels are likelier
         assert gap.shape == (4,) and (gap > 0).all()
+
+
+def test_samples_that_are_covered_by_hand() -> None:
+    posterior = benchmark_files.load("posterior")
+    samples = torch.arange(101, dtype=torch.uint8)[:, None].expand(101, 4)  # the central 90 % are 5 to 95
+    assert posterior.covered(samples, torch.tensor([4, 5, 95, 96], dtype=torch.uint8)) == 0.5
+
+
+def test_posterior_runs_and_keeps_what_it_says(tmp_path, monkeypatch) -> None:
+    """A fresh flow with a Gaussian prior: pixels of the hole are independent of the rest, and known."""
+    posterior = benchmark_files.load("posterior")
+    config = RGFlowConfig(channels=1, size=16, nlayers=1, nres=1, nhidden=4, prior="gaussian")
+    checkpoints.save(build(config), tmp_path / "a.safetensors", {})
+    images = torch.randint(0, 256, (9, 1, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    monkeypatch.setattr(posterior.data, "load", lambda name, split: Pictures(images))
+    out = tmp_path / "p.json"
+    options = posterior.Options(str(tmp_path / "a.safetensors"), holes=2, edge=2, n=128, steps=8, shown=3, out=out)
+    numbers = posterior.main(options)
+    assert numbers["holes"] == 2 and json.loads(out.read_text())["numbers"] == numbers
+    assert abs(numbers["samples, sd"] - math.sqrt(4 / 2)) < 0.5, "of half a chi square of four pixels"
+    assert abs(numbers["mode less samples"] - 4 / 2) < 0.5, "of its mean"
+    with posterior.np.load(tmp_path / "p.npz") as kept:
+        assert kept["samples"].shape == (2, 3, 1, 16, 16) and kept["covered"].shape == (2,)
+        for box, true, samples, spread in zip(kept["boxes"], kept["true"], kept["samples"], kept["spread"]):
+            outside = posterior.np.ones((16, 16), bool)
+            outside[box[0] : box[0] + 2, box[1] : box[1] + 2] = False
+            assert (samples[:, :, outside] == true[:, outside]).all() and (spread[outside] == 0).all()
+            assert (spread[~outside] > 30).all()
