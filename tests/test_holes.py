@@ -9,11 +9,12 @@ import torch
 from test_conditional import filled, random_flow
 from torch import Tensor
 
-from rgflow import RealNVPConfig, RGFlowConfig, build, inpaint
+from rgflow import RealNVPConfig, RGFlowConfig, build, holes, inpaint
 from rgflow.conditional import Conditional
 from rgflow.flow import Flow
 from rgflow.holes import maximise
-from rgflow.modes import Ascent
+from rgflow.modes import Ascent, Mode
+from rgflow.posterior import draw
 from rgflow.whitening import whiten
 
 HOLE = (2, 3, 2, 2)
@@ -65,6 +66,29 @@ def test_samples_of_a_linear_gaussian_flow(linear) -> None:
     assert torch.equal(found.paths[-1], found.log_prob) and found.paths.shape == (20, n)
     assert found.rhat_nested < 1.05 and found.rhat < 1.3 and found.effective > 400 and 0.4 < found.acceptance < 0.95
     assert len(found.survivors) == len(found.temperatures) == 4 and min(found.survivors) > 20
+
+
+def test_what_lies_outside_the_cone_is_part_of_the_evidence() -> None:
+    flow = random_flow(size=16, channels=1, nlayers=1)
+    conditional = inpaint.condition(flow, torch.randn(flow.shape, generator=generator(1), dtype=torch.float64), HOLE)
+    outside = float(conditional.outside_log_prob())
+    assert abs(outside) > 10
+    found = conditional.sample(n=32, steps=4, generator=generator(2))
+    shared = generator(2)
+    marginal, known = conditional.marginal(2000, 2, shared)
+    bare = draw(conditional.cone_log_prob, marginal, known, 32, 4, generator=shared)
+    assert torch.equal(bare.fills, found.fills)
+    for name in ("log_prob", "paths", "log_evidence"):
+        assert torch.allclose(getattr(bare, name) + outside, getattr(found, name)), name
+
+
+def test_the_best_of_several_climbs_wins(monkeypatch) -> None:
+    values = (1.0, 3.0, 2.0)
+    modes = [Mode(torch.full((2, 4), v), v, torch.tensor([v]), "converged") for v in values]
+    monkeypatch.setattr(holes, "climb", lambda *args: modes)
+    flow = random_flow(size=8)
+    found = inpaint.condition(flow, torch.zeros(flow.shape, dtype=torch.float64), HOLE).maximise("pixel", kept=3)
+    assert (found.fill == 3.0).all()
 
 
 def test_chains_that_do_not_agree_are_seen() -> None:
