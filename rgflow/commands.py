@@ -33,6 +33,12 @@ logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
 
 
+def without_folders(words: Sequence[str]) -> list[str]:
+    """The words of a command with absolute paths cut to their last part: a card should not name its maker's folders."""
+    parts = [word.rpartition("=") if word.startswith("-") else ("", "", word) for word in words]
+    return [f"{flag}{mark}{Path(value).name if Path(value).is_absolute() else value}" for flag, mark, value in parts]
+
+
 def train(args: Sequence[str]) -> None:
     """Trains a flow on images, or goes on with an interrupted run: the same command again."""
     kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
@@ -62,7 +68,7 @@ def train(args: Sequence[str]) -> None:
     machine = results.hardware()
     card = {
         "preset": given["preset"],
-        "command": shlex.join(["rgflow", "train", *args]),
+        "command": shlex.join(["rgflow", "train", *without_folders(args)]),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)",
     }

@@ -7,12 +7,14 @@ log of the run beside it as NAME.csv.
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from rgflow import checkpoints, data
 from rgflow.batches import evaluate
+from rgflow.commands import without_folders
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "rgflow" / "weights"
 LARGEST = 8 * 2**20  # bytes
@@ -30,6 +32,7 @@ def main() -> int:
     flow, card = checkpoints.load(source), checkpoints.read_card(source)["card"]
     score = evaluate(flow, data.load(card["data"], "test", seed=card.get("data_seed", 0)), batch_size=250)
     card |= dict(zip(("test_bits_per_dim", "test_standard_error", "test_images"), score))
+    card["command"] = shlex.join(without_folders(shlex.split(card["command"])))
     card |= {"licence": options.licence} | ({"note": options.note} if options.note else {})
     if source.stat().st_size > LARGEST:
         parser.error(f"{source} is larger than the {LARGEST >> 20} MiB a shipped model may have")

@@ -77,6 +77,7 @@ def test_the_commands_of_the_issue_train_and_sample(tmp_path, capsys, pictures):
     flow = checkpoints.load(out / "model.safetensors")
     assert flow.config == RGFlowConfig(channels=3, size=8, nhidden=8, nlayers=1, net="plain")
     assert (out / "metrics.csv").read_text().count("\n") == 4
+    assert str(tmp_path) not in checkpoints.read_card(f"{out}/model.safetensors")["card"]["command"]
     code, text, _ = run(capsys, *command[:5], "--steps", "5", *command[7:], "--quiet")  # the same run, longer
     assert code == 0 and text == ""
     assert checkpoints.read_card(out / "model.safetensors")["card"]["steps"] == 5
@@ -176,6 +177,12 @@ def test_oblong_images_are_trained_sampled_and_evaluated(tmp_path, capsys):
     code, _, err = run(capsys, "evaluate", "--model", model, "--data", "images", "--data-path", tmp_path)
     line = "rgflow: the images are 32 x 32, only a square size can be made of them, not 8 x 16\n"
     assert (code, err) == (2, line)
+
+
+def test_cards_name_no_folders() -> None:
+    words = ["--data", "a/b", "--data-path=/home/me/faces", "-o", "/srv/runs/x", "--lr", "1e-3", "--name=x"]
+    expected = ["--data", "a/b", "--data-path=faces", "-o", "x", "--lr", "1e-3", "--name=x"]
+    assert commands.without_folders(words) == expected
 
 
 def test_the_same_command_goes_on_after_sigkill(tmp_path, capsys, pictures):

@@ -17,6 +17,7 @@ def test_cards_and_sizes(name: str) -> None:
     card = checkpoints.read_card(name)["card"]
     for key in ("data", "command", "licence", "hardware", "date", "seed", "steps", "seconds", "test_bits_per_dim"):
         assert key in card, f"the card of {name} lacks {key}"
+    assert not any(word.startswith("/") for word in card["command"].split()), "folders of a machine"
     assert checkpoints.find(name).stat().st_size <= 8 * 2**20
 
 
