@@ -13,7 +13,7 @@ from rgflow import RealNVPConfig, RGFlowConfig, build, holes, inpaint
 from rgflow.conditional import Conditional
 from rgflow.flow import Flow
 from rgflow.holes import maximise
-from rgflow.modes import Ascent, Mode
+from rgflow.modes import Ascent, Mode, climb
 from rgflow.posterior import draw
 from rgflow.whitening import whiten
 
@@ -80,6 +80,15 @@ def test_what_lies_outside_the_cone_is_part_of_the_evidence() -> None:
     assert torch.equal(bare.fills, found.fills)
     for name in ("log_prob", "paths", "log_evidence"):
         assert torch.allclose(getattr(bare, name) + outside, getattr(found, name)), name
+
+
+def test_the_best_fill_on_the_way_is_kept() -> None:
+    def density(fills: Tensor) -> Tensor:
+        return -fills.flatten(1).square().sum(1)
+
+    (mode,) = climb(density, torch.Tensor.clone, torch.ones(1, 1, 1), Ascent(lr=0.9, steps=4, patience=100))
+    assert mode.path[-1] < mode.path.max() - 0.1, "it has gone too far"
+    assert mode.log_prob == mode.path.max() == density(mode.fill[None])
 
 
 def test_the_best_of_several_climbs_wins(monkeypatch) -> None:
