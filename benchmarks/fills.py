@@ -117,6 +117,8 @@ def interval(values: list[float], options: Options) -> tuple[float, float, float
 
 def main(options: Options) -> dict[str, float]:
     """Prints the means with their intervals, and gives them."""
+    if options.holes < 2:
+        raise ValueError(f"holes must be at least 2, for an interval, not {options.holes}")
     torch.set_num_threads(options.threads)
     rgflow, realnvp = load(options.rgflow), load(options.realnvp)
     values: dict[str, list] = {f"{m}: {what}": [] for m in METHODS for what in ("psnr", "gap", "steps", "seconds")}
