@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from places import Places, pairs
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
@@ -37,55 +37,25 @@ from rgflow.statistics import bootstrap_interval
 METHODS = ("RG-Flow in its cone", "Real NVP constrained", "Real NVP", "biharmonic")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Places):
     """What to fill."""
 
     rgflow: str
     """Model file or shipped model."""
     realnvp: str
     """Model file or shipped model."""
-    data: str = "msds1"
-    """A set that `rgflow.data.load` knows."""
     holes: int = 25
-    """Places of the hole."""
     images: int = 4
-    """Images at each place."""
     edge: int = 8
-    """Of a hole, pixels."""
-    contrast: float = 16.0
-    """Least standard deviation of the true grey levels of a channel in a hole."""
     steps: int = 1000
     """Of Adam, at most; fewer where all images have converged."""
     starts: int = 200
     """Draws of the latents to start from the best of."""
-    seed: int = 0
-    """Of images, holes, noise and draws."""
     threads: int = 1
     """Threads of torch."""
     out: Path | None = None
     """JSON file for the numbers and their conditions; images and all values lie beside it as .npz."""
-
-
-def pairs(images: Indexed, options: Options) -> Iterator[tuple[tuple[int, int, int, int], Tensor]]:
-    """Boxes, and images (n, C, H, W), uint8, that have contrast there."""
-    generator = np.random.default_rng(options.seed)
-    order = iter(generator.permutation(len(images)))
-    height, width = images[0][0].shape[1:]
-    for _ in range(options.holes):
-        top, left = (int(generator.integers(0, length - options.edge + 1)) for length in (height, width))
-        chosen: list[Tensor] = []
-        while len(chosen) < options.images:
-            k = next(order, None)
-            if k is None:
-                raise ValueError(
-                    f"{len(images)} images are too few for {options.holes} x {options.images} holes with contrast"
-                )
-            image = images[int(k)][0]
-            part = image[:, top : top + options.edge, left : left + options.edge].double()
-            if part.flatten(1).std(1).max() >= options.contrast:
-                chosen.append(image)
-        yield (top, left, options.edge, options.edge), torch.stack(chosen)
 
 
 def psnr(found: Tensor, true: Tensor) -> Tensor:

@@ -12,13 +12,10 @@ import csv
 import json
 import logging
 import math
-import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-from unittest.mock import patch
 
 import numpy as np
 import pytorch_lightning as pl
@@ -29,6 +26,7 @@ from torch.utils.data import Dataset
 
 from rgflow import RGFlowConfig, build, data
 from rgflow.batches import evaluate, spread
+from rgflow.compiling import no_kept_kernels
 from rgflow.files import replacing
 from rgflow.pixels import from_logit
 from rgflow.recipes import PRESETS, TrainConfig, divided
@@ -131,7 +129,7 @@ def train(
         quiet=True,
         out_dir="",
     )
-    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):  # a cold one
+    with no_kept_kernels():
         run = fit(flow, images, None, recipe, callbacks=[snapshots])
     last, plain = evaluate(flow, tests, indices=spread(len(tests), options.final_images)), build(config)
     some = spread(len(tests), options.curve_images)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from fills import pairs
+from places import Places, pairs
 from torch import Tensor
 
 from rgflow import data, load
@@ -26,37 +26,25 @@ from rgflow.pixels import from_logit, to_logit
 from rgflow.results import hardware, keep
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Places):
     """What to sample."""
 
     model: str = "msds1"
     """Model file or shipped model."""
-    data: str = "msds1"
-    """A set that `rgflow.data.load` knows."""
     holes: int = 8
-    """Places of the hole, one image each."""
+    images: int = 1
     edge: int = 4
-    """Of a hole, pixels."""
-    contrast: float = 16.0
-    """Least standard deviation of the true grey levels of a channel in a hole."""
     n: int = 1024
     """Samples of each hole, over four populations."""
     steps: int = 20
     """Proposals of each chain after annealing."""
     shown: int = 12
     """Samples of each hole that are kept as pictures."""
-    seed: int = 0
-    """Of images, holes, noise and samples."""
     threads: int = 1
     """Threads of torch."""
     out: Path | None = None
     """JSON file for the numbers and their conditions; pictures and the numbers of each hole lie beside it as .npz."""
-
-    @property
-    def images(self) -> int:
-        """At each place."""
-        return 1
 
 
 def covered(samples: Tensor, true: Tensor) -> float:
@@ -72,8 +60,9 @@ def main(options: Options) -> dict[str, float]:
     generator = torch.Generator().manual_seed(options.seed)
     rows: list[dict[str, float]] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in ("true", "boxes", "samples", "mode", "spread")}
-    for box, images in pairs(Indexed(data.load(options.data, "test")), options):
-        x = to_logit(images, generator=generator)[0][0]
+    places = pairs(Indexed(data.load(options.data, "test")), options)
+    for box, image in ((box, image) for box, images in places for image in images):
+        x = to_logit(image[None], generator=generator)[0][0]
         density = condition(flow, x, box)
         hole, start = density.hole, time.perf_counter()
         drawn = density.sample(options.n, options.steps, generator=generator)
@@ -93,13 +82,13 @@ def main(options: Options) -> dict[str, float]:
                 "samples less truth": float(drawn.log_prob.mean()) - truth,
                 "samples, sd": float(drawn.log_prob.std()),
                 "mode less samples": mode.log_prob - float(drawn.log_prob.mean()),
-                "covered": covered(grey.flatten(1), images[0][:, hole].flatten()),
+                "covered": covered(grey.flatten(1), image[:, hole].flatten()),
                 "seconds": seconds,
             }
         )
         print(box, {name: round(value, 3) for name, value in rows[-1].items()}, flush=True)
         every = options.n // options.shown
-        kept["true"].append(images[0])
+        kept["true"].append(image)
         kept["boxes"].append(torch.tensor(box))
         kept["samples"].append(from_logit(density.paste(drawn.fills[::every][: options.shown])))
         kept["mode"].append(from_logit(density.paste(mode.fill[None]))[0])

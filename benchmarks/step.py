@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_type_hints
-from unittest.mock import patch
 
 import torch
 import tyro
 from torch import Tensor
 
 from rgflow import RGFlowConfig, build
-from rgflow.compiling import compile_flow
+from rgflow.compiling import compile_flow, no_kept_kernels
 from rgflow.recipes import PRESETS
 from rgflow.results import hardware, keep
 
@@ -129,7 +126,7 @@ def main(options: Options) -> dict[str, float]:
     autocast = torch.autocast("cpu", torch.bfloat16) if options.precision == "bf16" else contextlib.nullcontext()
     seconds = None
     if options.compile:
-        with autocast, tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):
+        with autocast, no_kept_kernels():
             seconds = compile_flow(flow, batch)
 
     def step() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import logging
-import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from rgflow import checkpoints, files, flags, results
+from rgflow.console import is_first_process, log_to_stderr, say
 from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
 from rgflow.options import (
@@ -33,12 +32,6 @@ logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
 
 
-def without_folders(words: Sequence[str]) -> list[str]:
-    """The words of a command with absolute paths cut to their last part: a card should not name its maker's folders."""
-    parts = [word.rpartition("=") if word.startswith("-") else ("", "", word) for word in words]
-    return [f"{flag}{mark}{Path(value).name if Path(value).is_absolute() else value}" for flag, mark, value in parts]
-
-
 def train(args: Sequence[str]) -> None:
     """Trains a flow on images, or goes on with an interrupted run: the same command again."""
     kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
@@ -49,7 +42,7 @@ def train(args: Sequence[str]) -> None:
     parts = [DataFlags, TrainFlags, kind, TrainConfig]
     given = flags.parse("rgflow train", inspect.getdoc(train), parts, args, defaults, {"out_dir": "-o"})
     recipe = flags.make(TrainConfig, given)
-    _log_to_stderr(recipe.quiet)
+    log_to_stderr(recipe.quiet)
     check_folder(recipe.folder)  # before the data are read, which may take minutes
     train_set, test_set = _sets(given)
     if given["flip"] is not None:
@@ -68,16 +61,16 @@ def train(args: Sequence[str]) -> None:
     machine = results.hardware()
     card = {
         "preset": given["preset"],
-        "command": shlex.join(["rgflow", "train", *without_folders(args)]),
+        "command": shlex.join(["rgflow", "train", *flags.without_folders(args)]),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)",
     }
     run = fit(flow, train_set, test_set, recipe, data, card)
-    if not recipe.quiet and _is_first_process():
+    if not recipe.quiet and is_first_process():
         score = f", {_score(run.score, 'test')}" if run.score else ""
-        _say(f"{run.steps} steps, {run.epochs} epochs, {run.seconds:.0f} s{score}")
+        say(f"{run.steps} steps, {run.epochs} epochs, {run.seconds:.0f} s{score}")
         if run.folder is not None:
-            _say(f"model: {run.folder / 'model.safetensors'}")
+            say(f"model: {run.folder / 'model.safetensors'}")
 
 
 def sample(args: Sequence[str]) -> None:
@@ -99,7 +92,7 @@ def sample(args: Sequence[str]) -> None:
         with files.replacing(out.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, images.permute(0, 2, 3, 1).numpy())
     write_grid(images, out, given["columns"], given["scale"])
-    _say(f"{len(images)} images: {out}")
+    say(f"{len(images)} images: {out}")
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -108,7 +101,7 @@ def evaluate(args: Sequence[str]) -> None:
     given = flags.parse("rgflow evaluate", inspect.getdoc(evaluate), parts, args, {}, {"n": "-n"})
     from rgflow import batches
 
-    _log_to_stderr(False)
+    log_to_stderr(False)
     flow, card = _flow(given), checkpoints.read_card(given["model"])["card"]
     channels, *size = flow.shape
     given |= {key: own for key, own in (("channels", channels), ("size", tuple(size))) if given[key] is None}
@@ -125,7 +118,7 @@ def evaluate(args: Sequence[str]) -> None:
         logger.warning("these are not the test images of the model's card (%s): it may have learnt some of them", known)
     chosen = batches.spread(len(images), given["n"])
     score = batches.evaluate(flow, images, given["batch_size"], given["seed"], chosen)
-    _say(_score(score, given["split"]))
+    say(_score(score, given["split"]))
 
 
 def data(args: Sequence[str]) -> None:
@@ -133,7 +126,7 @@ def data(args: Sequence[str]) -> None:
     actions = {"make": [DataFlags], "check": [DataFlags], "preview": [PreviewFlags, DataFlags]}
     if not args or args[0] not in actions:
         if args and args[0] in ("-h", "--help"):
-            _say(f"usage: rgflow data {{make,check,preview}} [flags]\n\n{inspect.getdoc(data)}")
+            say(f"usage: rgflow data {{make,check,preview}} [flags]\n\n{inspect.getdoc(data)}")
             return
         raise ValueError(f"data needs one of {', '.join(actions)}" + (f", not {args[0]!r}" if args else ""))
     action, about = args[0], {
@@ -142,7 +135,7 @@ def data(args: Sequence[str]) -> None:
         "preview": "Writes images of a set as a PNG grid.",
     }  # fmt: skip
     given = flags.parse(f"rgflow data {action}", about[action], actions[action], args[1:], {}, {"n": "-n"})
-    _log_to_stderr(False)
+    log_to_stderr(False)
     from rgflow.batches import Indexed, spread
     from rgflow.grids import write_grid
 
@@ -151,14 +144,14 @@ def data(args: Sequence[str]) -> None:
         if given["n"] < 1 or given["scale"] < 1:
             raise ValueError("n and scale must be at least 1")
         write_grid(images.__getitems__(spread(len(images), given["n"]))[0], _file(given["out"]), scale=given["scale"])
-        _say(f"{given['split']}: {given['out']}")
+        say(f"{given['split']}: {given['out']}")
         return
     for split, images in zip(("train", "test"), map(Indexed, _sets(given)), strict=True):
         shape = " x ".join(map(str, images[0][0].shape))
         line = f"{given['data']} {split}: {len(images)} images of {shape} (channels x height x width)"
         if action == "check":
             line += f", {'mirrored in training' if images.flip else 'never mirrored'}, {_levels(images)}"
-        _say(line)
+        say(line)
 
 
 def info(args: Sequence[str]) -> None:
@@ -169,7 +162,7 @@ def info(args: Sequence[str]) -> None:
     for part in ("config", "card"):
         lines += [(f"{part}.{key}", value) for key, value in card[part].items()]
     width = max(len(key) for key, _ in lines)
-    _say("\n".join(f"{key:{width}}  {value}" for key, value in lines))
+    say("\n".join(f"{key:{width}}  {value}" for key, value in lines))
 
 
 def convert(args: Sequence[str]) -> None:
@@ -180,7 +173,7 @@ def convert(args: Sequence[str]) -> None:
     flow = authors.load_state(given["state"], given["config"])
     out = _file(given["out"])
     checkpoints.save(flow, out, {"source": f"{Path(given['state']).name}, a file of the original program"})
-    _say(f"{sum(p.numel() for p in flow.parameters())} parameters: {out}")
+    say(f"{sum(p.numel() for p in flow.parameters())} parameters: {out}")
 
 
 def inpaint(args: Sequence[str]) -> None:
@@ -204,11 +197,11 @@ def inpaint(args: Sequence[str]) -> None:
         hole = tuple(map(int, numbers))
     else:
         hole = read_mask(given["mask"], given["image"], tuple(size))
-    _log_to_stderr(False)
+    log_to_stderr(False)
     generator = torch.Generator(flow.device).manual_seed(given["seed"])
     out = _file(given["out"])
     write_grid(fill(flow, picture, hole, given["method"], given["n"], generator), out, scale=given["scale"])
-    _say(f"{given['n']} {'fill' if given['n'] == 1 else 'fills'}: {out}")
+    say(f"{given['n']} {'fill' if given['n'] == 1 else 'fills'}: {out}")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -276,27 +269,3 @@ def _file(name: str) -> Path:
         raise ValueError(f"{path} is a folder, the output must be a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _is_first_process() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-
-
-class _Stderr(logging.Handler):
-    """Writes to what is stderr at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-
-
-def _log_to_stderr(quiet: bool) -> None:
-    logger = logging.getLogger("rgflow")
-    logger.setLevel(logging.INFO if not quiet and _is_first_process() else logging.ERROR)
-    if not logger.handlers:
-        handler = _Stderr()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MethodType
 
 import torch
@@ -15,6 +18,20 @@ from rgflow.flow import Flow
 
 METHODS = ("forward_halves", "inverse_halves", "theta")  # theta: what memory="reversible" calls in its backward pass
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def no_kept_kernels() -> Iterator[None]:
+    """Compiles what is compiled inside without kernels that were kept from earlier, and keeps none: for timing."""
+    name, kept = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(name)
+            if kept is not None:
+                os.environ[name] = kept
 
 
 def compile_flow(flow: Flow, batch: int = 2) -> float | None:

@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 SIMPLE = (int, float, str, bool)
@@ -135,6 +136,12 @@ def _annotation(hint: Any) -> tuple[Any, str | None]:
 def _metavar(annotation: Any) -> str | None:
     parts = [part for part in typing.get_args(annotation) if part in SIMPLE]
     return parts[0].__name__.upper() if parts else None
+
+
+def without_folders(words: Sequence[str]) -> list[str]:
+    """The words of a command with absolute paths cut to their last part: a card should not name its maker's folders."""
+    parts = [word.rpartition("=") if word.startswith("-") else ("", "", word) for word in words]
+    return [f"{flag}{mark}{Path(value).name if Path(value).is_absolute() else value}" for flag, mark, value in parts]
 
 
 def _integers(name: str, text: str) -> int | tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rgflow import checkpoints, data
 from rgflow.batches import evaluate
-from rgflow.commands import without_folders
+from rgflow.flags import without_folders
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "rgflow" / "weights"
 LARGEST = 8 * 2**20  # bytes

@@ -45,14 +45,14 @@ def test_holes_without_contrast_are_passed_over(fills) -> None:
     images = torch.zeros(60, 3, 8, 8, dtype=torch.uint8)
     images[:, 0] = 255  # one colour
     images[::3, 1] = torch.arange(0, 256, 4, dtype=torch.uint8).view(8, 8)
-    options = fills.Options("a", "b", holes=3, images=4, edge=4)
+    options = fills.Options(rgflow="a", realnvp="b", holes=3, images=4, edge=4)
     found = list(fills.pairs(Indexed(Pictures(images)), options))
     assert len(found) == 3 and len({box for box, _ in found}) > 1
     for box, chosen in found:
         assert len(chosen) == 4 and box[2:] == (4, 4) and max(box[:2]) <= 4
         assert (chosen[:, 1].flatten(1).max(1).values > 0).all(), "only those with a gradient"
     with pytest.raises(ValueError, match="60 images are too few for 10 x 4 holes with contrast"):
-        list(fills.pairs(Indexed(Pictures(images)), fills.Options("a", "b", holes=10, images=4, edge=4)))
+        list(fills.pairs(Indexed(Pictures(images)), fills.Options(rgflow="a", realnvp="b", holes=10, images=4, edge=4)))
 
 
 def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
@@ -62,7 +62,9 @@ def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
     images = torch.randint(0, 256, (30, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     monkeypatch.setattr(fills.data, "load", lambda name, split: Pictures(images))
     paths = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
-    options = fills.Options(*paths, holes=2, images=2, starts=3, steps=3, out=tmp_path / "fills.json")
+    options = fills.Options(
+        rgflow=paths[0], realnvp=paths[1], holes=2, images=2, starts=3, steps=3, out=tmp_path / "fills.json"
+    )
     numbers = fills.main(options)
     assert numbers["images"] == 4 and numbers["RG-Flow in its cone: steps"] == 3
     assert numbers["biharmonic: psnr low"] <= numbers["biharmonic: psnr"] <= numbers["biharmonic: psnr high"]
@@ -93,7 +95,9 @@ def test_posterior_runs_and_keeps_what_it_says(tmp_path, monkeypatch) -> None:
     images = torch.randint(0, 256, (9, 1, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     monkeypatch.setattr(posterior.data, "load", lambda name, split: Pictures(images))
     out = tmp_path / "p.json"
-    options = posterior.Options(str(tmp_path / "a.safetensors"), holes=2, edge=2, n=128, steps=8, shown=3, out=out)
+    options = posterior.Options(
+        model=str(tmp_path / "a.safetensors"), holes=2, edge=2, n=128, steps=8, shown=3, out=out
+    )
     numbers = posterior.main(options)
     assert numbers["holes"] == 2 and json.loads(out.read_text())["numbers"] == numbers
     assert abs(numbers["samples, sd"] - math.sqrt(4 / 2)) < 0.5, "of half a chi square of four pixels"

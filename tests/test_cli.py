@@ -182,7 +182,7 @@ def test_oblong_images_are_trained_sampled_and_evaluated(tmp_path, capsys):
 def test_cards_name_no_folders() -> None:
     words = ["--data", "a/b", "--data-path=/home/me/faces", "-o", "/srv/runs/x", "--lr", "1e-3", "--name=x"]
     expected = ["--data", "a/b", "--data-path=faces", "-o", "x", "--lr", "1e-3", "--name=x"]
-    assert commands.without_folders(words) == expected
+    assert flags.without_folders(words) == expected
 
 
 def test_the_same_command_goes_on_after_sigkill(tmp_path, capsys, pictures):
