@@ -67,6 +67,8 @@ def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
     )
     numbers = fills.main(options)
     assert numbers["images"] == 4 and numbers["RG-Flow in its cone: steps"] == 3
+    difference = numbers["RG-Flow in its cone: psnr"] - numbers["biharmonic: psnr"]
+    assert numbers["RG-Flow less biharmonic: psnr"] == pytest.approx(difference)
     assert numbers["biharmonic: psnr low"] <= numbers["biharmonic: psnr"] <= numbers["biharmonic: psnr high"]
     with fills.np.load(tmp_path / "fills.npz") as kept:
         true, boxes = torch.from_numpy(kept["true"]), kept["boxes"]

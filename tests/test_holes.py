@@ -82,6 +82,17 @@ def test_what_lies_outside_the_cone_is_part_of_the_evidence() -> None:
         assert torch.allclose(getattr(bare, name) + outside, getattr(found, name)), name
 
 
+def test_pixels_start_from_patches_beside_the_hole() -> None:
+    flow = random_flow(size=8, channels=1)
+    x = torch.arange(64, dtype=torch.float64).view(flow.shape) / 64
+    conditional = inpaint.condition(flow, x, HOLE)
+    found = conditional._patches(100, generator())
+    assert len(found) == 64 - 9, "all shifts but those by less than the hole's edge"
+    assert not torch.isin(found, x[:, conditional.hole]).any()
+    row, column = 64 * found[:, 0] // 8, 64 * found[:, 0] % 8
+    assert ((row[:, 2] - row[:, 0]) % 8 == 1).all() and ((column[:, 1] - column[:, 0]) % 8 == 1).all()
+
+
 def test_the_best_fill_on_the_way_is_kept() -> None:
     def density(fills: Tensor) -> Tensor:
         return -fills.flatten(1).square().sum(1)

@@ -67,6 +67,13 @@ def test_chains_leave_their_density_as_it_is(leaps: int, scaled: bool) -> None:
     assert (move.x - x).norm(dim=1).mean() > 1
 
 
+def test_no_trajectory_comes_back_to_where_it_started() -> None:
+    """Of a Gaussian, with twenty leaps that at half the step would be one period."""
+    at = start(lambda x: -0.5 * x.square().sum(1), torch.randn(2000, 1, generator=generator(3), dtype=torch.float64))
+    moved = hmc(lambda x: -0.5 * x.square().sum(1), at, 0.2 * math.pi, 20, generator=generator(4))
+    assert abs(torch.corrcoef(torch.cat([at.x, moved.x], 1).T)[0, 1]) < 0.2
+
+
 def test_chains_find_their_density_from_elsewhere() -> None:
     target = gaussian(3)
     x = torch.full((4000, 3), 5.0, dtype=torch.float64)
@@ -94,6 +101,11 @@ def test_annealing_gives_samples_and_the_integral() -> None:
         assert result.temperatures == sorted(result.temperatures) and 10 < result.effective <= 1000
         close(result.x, target, sigmas=8)  # particles share ancestors
         assert torch.allclose(result.log_prob, target.log_prob(result.x) + constant)
+
+
+def test_particles_that_live_on_are_counted() -> None:
+    near, far = (anneal(Wide(2, std).log_prob, Wide(2, 1.0), 200, generator=generator(1)) for std in (1.0, 0.05))
+    assert near.effective == pytest.approx(200) and far.effective < 100
 
 
 def test_annealing_keeps_the_weights_of_two_modes() -> None:
