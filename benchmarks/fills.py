@@ -6,14 +6,15 @@ flows search as the paper says: the best of 200 draws, then Adam. PSNR over the 
 filled image less that of the true one, under the flow that filled it.
 
 Pairs of an image and a hole are drawn by seed; those whose hole is nearly of one colour, which anything can fill, are
-passed over. The holes of a few images lie at one place; the intervals are a bootstrap over places.
+passed over. The holes of a few images lie at one place; the intervals are a bootstrap over places. With --out, a run
+that was stopped goes on at the place it had reached when the same command is given again.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from rgflow.pixels import from_logit, to_logit
 from rgflow.results import hardware, keep
 from rgflow.statistics import bootstrap_interval
 
+Values = dict[str, Tensor]
 METHODS = ("RG-Flow in its cone", "Real NVP constrained", "Real NVP", "biharmonic")
 
 
@@ -85,48 +87,84 @@ def interval(values: list[float], options: Options) -> tuple[float, float, float
     return bootstrap_interval(places, np.mean, generator=torch.Generator().manual_seed(0))
 
 
+def at_place(
+    rgflow: Flow, realnvp: Flow, box: tuple[int, int, int, int], images: Tensor, options: Options, seed: int
+) -> tuple[Values, Values]:
+    """What was found in the images (n, C, H, W) at one place: values by name, and arrays to keep."""
+    values: Values = {}
+    generator = torch.Generator().manual_seed(seed)
+    x = to_logit(images, generator=generator)[0]
+    top, left, height, width = box
+    mask = torch.zeros(images.shape[2:], dtype=torch.bool)
+    mask[top : top + height, left : left + width] = True
+    noisy = x.clone()
+    noisy[:, :, mask] = torch.randn(noisy[:, :, mask].shape, generator=generator)
+    cone = len(plan(rgflow, box).sites)
+    arrays = {"true": images, "boxes": torch.tensor([box] * len(images)), "latents": torch.tensor([cone] * len(images))}
+    for name, flow, latents in zip(METHODS, (rgflow, realnvp, realnvp), (None, cone, None)):
+        start = time.perf_counter()
+        fills, found, steps = by_flow(flow, noisy, box, latents, options, generator)
+        values[f"{name}: seconds"] = torch.tensor([(time.perf_counter() - start) / len(images)])
+        values[f"{name}: steps"] = torch.tensor([float(steps)])
+        with torch.no_grad():
+            values[f"{name}: gap"] = found - flow.log_prob(x)
+        arrays[name] = images.clone()
+        arrays[name][:, :, mask] = from_logit(fills)
+    smooth = [inpaint_biharmonic(i.permute(1, 2, 0).numpy() / 255, mask.numpy(), channel_axis=-1) for i in images]
+    grey = torch.from_numpy(np.stack(smooth)).permute(0, 3, 1, 2).mul(255).round().clamp(0, 255).to(torch.uint8)
+    arrays["biharmonic"] = torch.where(mask, grey, images)
+    for name in METHODS:
+        values[f"{name}: psnr"] = psnr(arrays[name][:, :, mask], images[:, :, mask])
+    return values, arrays
+
+
+def unfinished(out: Path) -> Path:
+    """Where a run keeps what it has so far."""
+    return out.with_suffix(".part")
+
+
+def found_so_far(options: Options) -> list[tuple[Values, Values]]:
+    """What a run with these options that was stopped has left.
+
+    ValueError: the file was left by one with other options.
+    """
+    if options.out is None or not unfinished(options.out).exists():
+        return []
+    path = unfinished(options.out)
+    left = torch.load(path)
+    if left["options"] != named(options):
+        raise ValueError(f"{path} is of {left['options']}, not {named(options)}; remove it to start anew")
+    return left["found"]
+
+
+def named(options: Options) -> str:
+    """What the values depend on."""
+    return str(replace(options, out=None))
+
+
 def main(options: Options) -> dict[str, float]:
     """Prints the means with their intervals, and gives them."""
     if options.holes < 2:
         raise ValueError(f"holes must be at least 2, for an interval, not {options.holes}")
     torch.set_num_threads(options.threads)
     rgflow, realnvp = load(options.rgflow), load(options.realnvp)
-    values: dict[str, list] = {f"{m}: {what}": [] for m in METHODS for what in ("psnr", "gap", "steps", "seconds")}
-    kept: dict[str, list] = {name: [] for name in ("true", "boxes", "latents", *METHODS)}
-    generator = torch.Generator().manual_seed(options.seed + 1)
-    for box, images in pairs(Indexed(data.load(options.data, "test")), options):
-        x = to_logit(images, generator=generator)[0]
-        top, left, height, width = box
-        mask = torch.zeros(images.shape[2:], dtype=torch.bool)
-        mask[top : top + height, left : left + width] = True
-        noisy = x.clone()
-        noisy[:, :, mask] = torch.randn(noisy[:, :, mask].shape, generator=generator)
-        cone = len(plan(rgflow, box).sites)
-        for name, flow, latents in zip(METHODS, (rgflow, realnvp, realnvp), (None, cone, None)):
-            start = time.perf_counter()
-            fills, found, steps = by_flow(flow, noisy, box, latents, options, generator)
-            values[f"{name}: seconds"].append((time.perf_counter() - start) / len(images))
-            values[f"{name}: steps"].append(steps)
-            with torch.no_grad():
-                values[f"{name}: gap"] += (found - flow.log_prob(x)).tolist()
-            filled = images.clone()
-            filled[:, :, mask] = from_logit(fills)
-            kept[name].append(filled)
-        smooth = [inpaint_biharmonic(i.permute(1, 2, 0).numpy() / 255, mask.numpy(), channel_axis=-1) for i in images]
-        grey = torch.from_numpy(np.stack(smooth)).permute(0, 3, 1, 2).mul(255).round().clamp(0, 255).to(torch.uint8)
-        kept["biharmonic"].append(torch.where(mask, grey, images))
-        kept["true"].append(images)
-        kept["boxes"].append(torch.tensor([box] * len(images)))
-        kept["latents"].append(torch.tensor([cone] * len(images)))
-        for name in METHODS:
-            values[f"{name}: psnr"] += psnr(kept[name][-1][:, :, mask], images[:, :, mask]).tolist()
-        print(box, {name: round(float(np.mean(values[f"{name}: psnr"])), 2) for name in METHODS}, flush=True)
+    found = found_so_far(options)
+    for k, (box, images) in enumerate(pairs(Indexed(data.load(options.data, "test")), options)):
+        if k < len(found):
+            continue
+        found.append(at_place(rgflow, realnvp, box, images, options, options.seed * 10_000 + k + 1))
+        print(box, {m: round(found[k][0][f"{m}: psnr"].mean().item(), 2) for m in METHODS}, flush=True)
+        if options.out is not None:
+            with replacing(unfinished(options.out)) as temporary:
+                torch.save({"options": named(options), "found": found}, temporary)
+    values = {name: torch.cat([place[0][name] for place in found]).tolist() for name in found[0][0]}
+    arrays = {name: torch.cat([place[1][name] for place in found]).numpy() for name in found[0][1]}
     numbers: dict[str, float] = {"images": len(values[f"{METHODS[0]}: psnr"])}
-    for name, found in values.items():
-        if name.endswith(("psnr", "gap")) and found:
-            numbers |= dict(zip((f"{name}", f"{name} low", f"{name} high"), interval(found, options)))
-        elif found:
-            numbers[name] = float(np.mean(found))
+    for name, each in values.items():
+        if name.endswith(("psnr", "gap")):
+            numbers |= dict(zip((f"{name}", f"{name} low", f"{name} high"), interval(each, options)))
+        else:
+            numbers[name] = float(np.mean(each))
     for name in METHODS[1:]:
         pair = zip(values[f"{METHODS[0]}: psnr"], values[f"{name}: psnr"])
         paired = interval([a - b for a, b in pair], options)
@@ -137,10 +175,10 @@ def main(options: Options) -> dict[str, float]:
         print(f"{name:45s} {value:12,.3f}")
     if options.out is not None:
         keep(options.out, options, numbers)
-        arrays = {name: torch.cat(parts).numpy() for name, parts in kept.items()}
-        arrays |= {name: np.array(found) for name, found in values.items() if name.endswith(("psnr", "gap"))}
+        arrays |= {name: np.array(each) for name, each in values.items() if name.endswith(("psnr", "gap"))}
         with replacing(options.out.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
+        unfinished(options.out).unlink()
     return numbers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import ModuleType
 
 import benchmark_files
@@ -55,17 +56,46 @@ def test_holes_without_contrast_are_passed_over(fills) -> None:
         list(fills.pairs(Indexed(Pictures(images)), fills.Options(rgflow="a", realnvp="b", holes=10, images=4, edge=4)))
 
 
-def test_fills_run_and_keep_what_they_say(fills, tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def small_fills(fills, tmp_path, monkeypatch):
+    """Options of a run that takes a second."""
     small = {"channels": 3, "size": 32, "nres": 1, "nhidden": 4}
     for name, config in (("a", RGFlowConfig(nlayers=1, **small)), ("b", RealNVPConfig(**small))):
         checkpoints.save(build(config, torch.Generator().manual_seed(0)), tmp_path / f"{name}.safetensors", {})
     images = torch.randint(0, 256, (30, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     monkeypatch.setattr(fills.data, "load", lambda name, split: Pictures(images))
     paths = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
-    options = fills.Options(
+    return fills.Options(
         rgflow=paths[0], realnvp=paths[1], holes=2, images=2, starts=3, steps=3, out=tmp_path / "fills.json"
     )
-    numbers = fills.main(options)
+
+
+def test_fills_that_were_stopped_go_on(fills, small_fills, tmp_path, monkeypatch) -> None:
+    whole = fills.main(small_fills)
+    assert [path.name for path in tmp_path.glob("*.part")] == []
+    later, at_place, done = replace(small_fills, out=tmp_path / "later.json"), fills.at_place, []
+
+    def killed(*arguments):
+        if done:
+            raise KeyboardInterrupt
+        done.append(arguments[2])
+        return at_place(*arguments)
+
+    monkeypatch.setattr(fills, "at_place", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fills.main(later)
+    monkeypatch.setattr(fills, "at_place", lambda *arguments: done.append(arguments[2]) or at_place(*arguments))
+    with pytest.raises(ValueError, match="later.part is of .*steps=3.*, not .*steps=4"):
+        fills.main(replace(later, steps=4))
+    numbers = fills.main(later)
+    assert len(done) == len(set(done)) == 2, "each place once"
+    assert {k: v for k, v in numbers.items() if "seconds" not in k} == {
+        k: v for k, v in whole.items() if "seconds" not in k
+    }
+
+
+def test_fills_run_and_keep_what_they_say(fills, small_fills, tmp_path) -> None:
+    numbers = fills.main(small_fills)
     assert numbers["images"] == 4 and numbers["RG-Flow in its cone: steps"] == 3
     difference = numbers["RG-Flow in its cone: psnr"] - numbers["biharmonic: psnr"]
     assert numbers["RG-Flow less biharmonic: psnr"] == pytest.approx(difference)
