@@ -62,13 +62,14 @@ class Options:
 
 
 def random_flow(options: Options) -> Flow:
-    """Weights of standard deviation 0.05, the same for all levels and sizes."""
+    """Weights as built, the same for all levels and sizes, but for what is built as 0: else a flow is the identity."""
     config = RGFlowConfig(size=options.sizes[0], nlayers=options.nlayers, nres=1, nhidden=options.nhidden,
                           share_levels=True)  # fmt: skip
     flow, generator = build(config), torch.Generator().manual_seed(options.seed)
     with torch.no_grad():
         for weight in flow.parameters():
-            weight.normal_(0, 0.05, generator=generator)
+            if not weight.any():
+                weight.normal_(0, 0.05, generator=generator)
     return flow
 
 

@@ -28,6 +28,9 @@ def test_counts_and_gradients_agree(capsys, tmp_path) -> None:
     numbers = inpaint.main(options)
     assert (numbers["blocks 32"], numbers["blocks 64"], numbers["latents 32"]) == (31, 44, 732)
     assert max(value for name, value in numbers.items() if name.startswith("gradient")) < 1e-4
+    flow = inpaint.random_flow(inpaint.Options())
+    x = torch.randn(1, *flow.shape, generator=torch.Generator().manual_seed(0))
+    assert (flow.encode(x)[0] - x).std() > 0.1, "gradients of the identity always agree"
     assert {"full 64 / local 64", "full 32 x2 / local 32 x2", "full 32 half / local 32 half"} <= set(numbers)
     assert json.loads(out.read_text())["numbers"]["blocks 64"] == 44
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("blocks 32")]
