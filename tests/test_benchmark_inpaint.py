@@ -81,17 +81,17 @@ def test_fills_that_were_stopped_go_on(fills, small_fills, tmp_path, monkeypatch
     def killed(*arguments):
         if done:
             raise KeyboardInterrupt
-        done.append(arguments[2])
+        done.append(arguments[5])
         return at_place(*arguments)
 
     monkeypatch.setattr(fills, "at_place", killed)
     with pytest.raises(KeyboardInterrupt):
         fills.main(later)
-    monkeypatch.setattr(fills, "at_place", lambda *arguments: done.append(arguments[2]) or at_place(*arguments))
+    monkeypatch.setattr(fills, "at_place", lambda *arguments: done.append(arguments[5]) or at_place(*arguments))
     with pytest.raises(ValueError, match="later.part is of .*steps=3.*, not .*steps=4"):
         fills.main(replace(later, steps=4))
     numbers = fills.main(later)
-    assert len(done) == len(set(done)) == 2, "each place once"
+    assert len(done) == len(set(done)) == 2, "each place once, with a seed of its own"
     assert {k: v for k, v in numbers.items() if "seconds" not in k} == {
         k: v for k, v in whole.items() if "seconds" not in k
     }
@@ -111,6 +111,10 @@ def test_fills_run_and_keep_what_they_say(fills, small_fills, tmp_path) -> None:
                 outside = torch.ones(32, 32, dtype=torch.bool)
                 outside[top : top + height, left : left + width] = False
                 assert torch.equal(image[:, outside], other[:, outside])
+            holes = [filled[k, :, t : t + h, x : x + w] for k, (t, x, h, w) in enumerate(boxes)]
+            truth = [true[k, :, t : t + h, x : x + w] for k, (t, x, h, w) in enumerate(boxes)]
+            expected = fills.psnr(torch.stack(holes), torch.stack(truth))
+            assert kept[f"{name}: psnr"].tolist() == pytest.approx(expected.tolist())
         assert kept["latents"].min() > 500
         gap = kept["Real NVP: gap"]  # a fresh flow is a standard normal density: smaller pixels are likelier
         assert gap.shape == (4,) and (gap > 0).all()
