@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rgflow.flow import Flow
 from rgflow.holes import HoleDensity
-from rgflow.local import Encoding, LevelPlan, Plan
+from rgflow.local import Encoding, LevelPlan, Plan, restricted
 
 
 class Conditional(HoleDensity):
@@ -35,7 +35,10 @@ class Conditional(HoleDensity):
     def __init__(self, flow: Flow, encoding: Encoding, plan: Plan) -> None:
         super().__init__(flow, plan.pixels)
         self.encoding, self.plan = encoding, plan
-        self._modules = [flow.bijector.step(level).blocks for level in range(len(plan.levels))]
+        self._modules = [
+            [restricted(*pair) for pair in zip(flow.bijector.step(k).blocks, (half.blocks for half in level.halves))]
+            for k, level in enumerate(plan.levels)
+        ]
         self._seen = self._summed = -1  # the versions of the encoding that the following are of
 
     @property

@@ -28,6 +28,8 @@ class RGFlowConfig:
         coupling: "affine", "autoregressive", or "spline": affine, but that the last coupling of each disentangler and
             decimator bends as well (net="plain" only; not in the paper).
         net: "residual", the paper's, or "plain" (two hidden layers, s and t from one network, no weight normalisation).
+        places: networks know where their block lies: a bias of their first layer for each block (net="plain" only; not
+            in the paper). For pictures that are aligned, such as faces. Not with `share_levels`.
         pieces: of each spline (coupling="spline").
         stream: width of the residual stream: "half" of a patch (paper) or "full" (authors' code); affine residual
             couplings only.
@@ -55,6 +57,7 @@ class RGFlowConfig:
     nhidden: PerLevel = 512
     coupling: Literal["affine", "autoregressive", "spline"] = "affine"
     net: Literal["residual", "plain"] = "residual"
+    places: bool = False
     pieces: int = 4
     stream: Literal["half", "full"] = "half"
     tied: bool = True
@@ -78,7 +81,7 @@ class RGFlowConfig:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, values))}, not {getattr(self, name)!r}")
-        for name in ("tied", "share_levels"):
+        for name in ("tied", "share_levels", "places"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("channels", "block", "pieces", "repeat"):
@@ -106,6 +109,8 @@ class RGFlowConfig:
             raise ValueError("linear maps are fitted level by level: linear must be None with share_levels")
         if self.coupling == "spline" and self.net != "plain":
             raise ValueError('coupling "spline" works with net "plain" only, not "residual"')
+        if self.places and (self.net != "plain" or self.share_levels):
+            raise ValueError('places must be False with net "residual", and with share_levels')
         if self.pieces < 2:
             raise ValueError(f"pieces must be at least 2, for one piece is a straight line, not {self.pieces}")
         if self.coupling == "autoregressive":

@@ -81,6 +81,10 @@ class Geometry:
         """(H, W), int64: the step that leaves each site behind, min(n, v2(i), v2(j))."""
         return level_map((self.height, self.width), self.depth + 1)
 
+    def blocks(self, level: int) -> int:
+        """The number of blocks of a half-step of a level."""
+        return (self.height // self.block >> level) * (self.width // self.block >> level)
+
     @property
     def shifts(self) -> tuple[int, ...]:
         """Shift of each half-step of a step, first to last in the direction x -> z, in sites of that step's lattice."""

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rgflow.blocks import Blocks
 from rgflow.couplings import AutoregressiveCoupling, Chain, Coupling, CouplingStack
 from rgflow.flow import Flow
 from rgflow.linears import PatchLinear
+from rgflow.nets import PlainNet
 
 
 def frozen(flow: Flow) -> Flow:
@@ -45,6 +47,21 @@ def frozen(flow: Flow) -> Flow:
             _keep(module.net, "prepare")
     flow.frozen = True
     return flow
+
+
+def restricted(half: Blocks, blocks: Tensor) -> Blocks:
+    """A half-step of a frozen flow for the patches of these blocks (b,) alone, all its weights being the same tensors.
+
+    That of a flow whose networks do not know places is given back as it is.
+    """
+    if not any(isinstance(net, PlainNet) and net.places is not None for net in half.modules()):
+        return half
+    shared = {id(tensor): tensor for tensor in (*half.parameters(), *half.buffers())}
+    half = copy.deepcopy(half, shared)
+    for net in half.modules():
+        if isinstance(net, PlainNet):
+            net.places = nn.Parameter(net.places[blocks], requires_grad=False)
+    return half
 
 
 @torch.no_grad()

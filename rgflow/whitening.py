@@ -67,13 +67,13 @@ def whiten(flow: Flow, x: Tensor) -> None:
     for level, step in enumerate(steps):
         *before, decimator = step.blocks
         for half in before:
-            x = half.join(_run(half.bijector, half.cut(x)), x.shape)
+            x = half.join(_run(half.bijector, half.cut(x), len(x)), x.shape)
         linear, couplings = decimator.bijector.layers
         patches = decimator.cut(x)
         cells = coarse_cells(decimator) if level + 1 < len(steps) else None
         matrix, centre, scale = linear_map(patches, cells, noise, sparse=flow.config.prior == "laplace")
         linear.fit(matrix, centre)
-        x = decimator.join(_run(couplings, linear(patches)[0]), x.shape)[:, :, ::2, ::2]
+        x = decimator.join(_run(couplings, linear(patches)[0], len(x)), x.shape)[:, :, ::2, ::2]
         noise /= scale
 
 
@@ -178,12 +178,14 @@ def _orthogonal(matrix: Tensor) -> Tensor:
     return left @ right
 
 
-def _run(bijector: nn.Module, patches: Tensor, chunk: int = 1 << 14) -> Tensor:
-    """Patches (N, d) data to latent, a few at a time; fresh couplings are the identity and not worth the time."""
-    some = patches[:: max(1, len(patches) // 64)]
+def _run(bijector: nn.Module, patches: Tensor, images: int, chunk: int = 1 << 14) -> Tensor:
+    """Patches (N, d) of some images data to latent, a few images at a time, for networks may know a patch's place;
+    fresh couplings are the identity and not worth the time."""
+    each = len(patches) // images
+    some = patches.unflatten(0, (images, each))[:: max(1, images * each // 64)].flatten(0, 1)
     if torch.allclose(bijector(some)[0], some, rtol=0, atol=1e-4):  # a spline is the identity to rounding
         return patches
-    return torch.cat([bijector(part)[0] for part in patches.split(chunk)])
+    return torch.cat([bijector(part)[0] for part in patches.split(max(1, chunk // each) * each)])
 
 
 def _check(flow: Flow, x: Tensor) -> None:

@@ -64,6 +64,7 @@ def test_it_runs_and_goes_on(faces: ModuleType, file: Path, tmp_path: Path, caps
         assert file["images"].shape == (32, 3, 8, 8) and file["images"].dtype == np.uint8
     assert "non-commercial" in rgflow.checkpoints.read_card(tmp_path / "run" / "model.safetensors")["card"]["licence"]
     flow = rgflow.load(tmp_path / "run" / "model.safetensors")
+    assert flow.config.places
     assert flow.bits_per_dim(torch.full((1, 3, 8, 8), 12, dtype=torch.uint8)).isfinite()
     assert faces.main(options) == numbers, "nothing is left to train"
 

@@ -22,6 +22,7 @@ KINDS = {
     "half": {"nres": 1, "stream": "half", "tied": False},
     "spline": {"net": "plain", "coupling": "spline"},
     "autoregressive": {"coupling": "autoregressive", "channels": 1},
+    "places": {"net": "plain", "coupling": "spline", "linear": "whitened", "places": True},
     "whitened": {"linear": "whitened"},
     "shared": {"share_levels": True},
 }

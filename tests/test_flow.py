@@ -26,6 +26,7 @@ CASES = {
     "authors": replace(SMALL, order="authors", stream="full", nres=2),
     "untied": replace(SMALL, tied=False, order="authors"),
     "plain": replace(SMALL, net="plain", channels=3, tied=False),
+    "places": replace(SMALL, net="plain", places=True, size=(8, 16), tied=False),
     "oblong": replace(SMALL, size=(4, 12), net="plain"),
     "shared": replace(SMALL, share_levels=True, net="plain", size=8, block=2),
     "repeated, blocks of 2": replace(SMALL, block=2, repeat=2, prior="gaussian", net="plain"),
@@ -213,6 +214,8 @@ def test_paper_defaults() -> None:
         ({"block": "4"}, "block must be an integer of at least 1, not '4'"),
         ({"repeat": 1.5}, "repeat must be an integer of at least 1, not 1.5"),
         ({"tied": "no"}, "tied must be True or False, not 'no'"),
+        ({"places": True}, 'places must be False with net "residual", and with share_levels'),
+        ({"places": True, "net": "plain", "share_levels": True}, "places must be False .* share_levels"),
         ({"share_levels": 1}, "share_levels must be True or False, not 1"),
         ({"nlayers": 0}, "nlayers must be an integer of at least 1, not 0"),
         ({"nlayers": (1, 2, 3)}, r"nlayers must be one number or 2 \(one per level, lowest first\), not \(1, 2, 3\)"),
@@ -262,3 +265,27 @@ def test_the_last_coupling_of_each_block_is_a_spline_and_no_other() -> None:
         for half in step.blocks:
             kinds = [type(layer).__name__ for layer in half.bijector.layers]
             assert kinds == ["AffineCoupling", "AffineCoupling", "SplineCoupling"]
+
+
+def test_networks_that_know_places_treat_equal_blocks_differently(double) -> None:
+    """And a bias of one block moves that block alone."""
+    flow = wake_up(build(replace(SMALL, net="plain", places=True, size=16, nlayers=1)), std=0.3)
+    decimator = flow.bijector.step(0).blocks[1]
+    block = torch.randn(1, 1, 4, 4)
+    x = block.repeat(2, 1, 4, 4)
+    z, _ = decimator(x)
+    first = z[:, :, :4, :4]
+    assert (z[:, :, 4:8, :4] - first).abs().max() > 1e-2
+    assert_close(z[0], z[1], rtol=0, atol=0)
+    for net in decimator.modules():
+        if isinstance(net, PlainNet):
+            assert net.places.shape == (16, 16)
+            net.places.data[6] += 1
+    moved = (decimator(x)[0] - z)[0, 0].abs() > 1e-9
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[4:8, 8:12] = True  # block 6 of rows of four
+    assert torch.equal(moved, moved & expected) and moved.any()
+    plain = build(replace(SMALL, net="plain", size=16, nlayers=1))
+    assert sum(p.numel() for p in build(replace(plain.config, places=True)).parameters()) > sum(
+        p.numel() for p in plain.parameters()
+    )

@@ -109,6 +109,7 @@ FLOWS = {
     "plain": replace(SMALL, net="plain", order="authors"),
     "shared levels": replace(SMALL, nlayers=2, share_levels=True, size=16),
     "spline": replace(SMALL, net="plain", coupling="spline", linear="whitened", tied=False),
+    "places": replace(SMALL, net="plain", coupling="spline", places=True),
     "shared levels, plain": replace(SMALL, nlayers=2, share_levels=True, net="plain", tied=False, repeat=2),
     "whitened": replace(SMALL, linear="whitened"),
 }
