@@ -58,7 +58,7 @@ class Options:
     """Networks know where their block lies: the faces are aligned."""
     batch_size: int = 16
     """Images in a step."""
-    lr: float = 8e-3
+    lr: float = 4e-3
     """Learning rate after the warm-up; disentanglers take a quarter of it, as in the preset."""
     often: int = 2
     """How many times a pass over the training set shows an image of full resolution (the others: once)."""
