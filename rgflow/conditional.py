@@ -35,8 +35,8 @@ class Conditional(HoleDensity):
     def __init__(self, flow: Flow, encoding: Encoding, plan: Plan) -> None:
         super().__init__(flow, plan.pixels)
         self.encoding, self.plan = encoding, plan
-        self._modules = [
-            [restricted(*pair) for pair in zip(flow.bijector.step(k).blocks, (half.blocks for half in level.halves))]
+        self._bijectors = [
+            [restricted(a.bijector, b.blocks) for a, b in zip(flow.bijector.step(k).blocks, level.halves, strict=True)]
             for k, level in enumerate(plan.levels)
         ]
         self._seen = self._summed = -1  # the versions of the encoding that the following are of
@@ -97,10 +97,10 @@ class Conditional(HoleDensity):
         """
         parts = latents.split([len(level.latents) for level in self.plan.levels], 1)
         values = latents[:, :0]
-        for level, modules, part in reversed(list(zip(self.plan.levels, self._modules, parts, strict=True))):
+        for level, bijectors, part in reversed(list(zip(self.plan.levels, self._bijectors, parts, strict=True))):
             values = torch.cat([values, part], 1).index_select(1, level.merge)
-            for half, module in reversed(list(zip(level.halves, modules, strict=True))):
-                patches = module.bijector.inverse(values.view(-1, len(module.order)))[0].view(len(values), -1)
+            for half, bijector in reversed(list(zip(level.halves, bijectors, strict=True))):
+                patches = bijector.inverse(values.view(-1, len(self.plan.order)))[0].view(len(values), -1)
                 values = patches.index_select(1, half.back)
         return values.view(len(values), -1, len(self.plan.pixels))
 
@@ -111,12 +111,12 @@ class Conditional(HoleDensity):
         if not fill.isfinite().all():
             raise ValueError("the fill is not finite")
         values, kept = fill.flatten()[None], self.encoding
-        for k, (level, modules, outsides) in enumerate(self._walk()):
-            for j, (half, module, outside) in enumerate(zip(level.halves, modules, outsides, strict=True)):
+        for k, (level, bijectors, outsides) in enumerate(self._walk()):
+            for j, (half, bijector, outside) in enumerate(zip(level.halves, bijectors, outsides, strict=True)):
                 inside = half.take < values.shape[1]
                 kept.lattices[k][j][half.features[inside]] = values[0, half.take[inside]]
-                patches = half.cut(values, outside).view(-1, len(module.order))
-                patches, kept.ladjs[k][j][half.blocks] = module.bijector(patches)
+                patches = half.cut(values, outside).view(-1, len(self.plan.order))
+                patches, kept.ladjs[k][j][half.blocks] = bijector(patches)
                 values = patches.view(1, -1)
             kept.latents[level.sites] = values[0, level.latents]
             kept.log_probs[level.sites] = self.flow.prior.log_prob(values[0, level.latents])
@@ -160,13 +160,13 @@ class Conditional(HoleDensity):
     def _encode(self, fills: Tensor) -> tuple[Tensor, Tensor]:
         self._check(fills)
         values, latents, total = fills.flatten(1), [], fills.new_zeros(len(fills))
-        for level, modules, outsides in self._walk():
-            for half, module, outside in zip(level.halves, modules, outsides, strict=True):
-                patches = half.cut(values, outside).view(-1, len(module.order))
-                patches, ladj = module.bijector(patches)
+        for level, bijectors, outsides in self._walk():
+            for half, bijector, outside in zip(level.halves, bijectors, outsides, strict=True):
+                patches = half.cut(values, outside).view(-1, len(self.plan.order))
+                patches, ladj = bijector(patches)
                 values, total = patches.view(len(values), -1), total + ladj.view(len(values), -1).sum(1)
             latents.append(values.index_select(1, level.latents))
         return torch.cat(latents, 1), total
 
     def _walk(self) -> list[tuple[LevelPlan, list[nn.Module], list[Tensor]]]:
-        return list(zip(self.plan.levels, self._modules, self._look(), strict=True))
+        return list(zip(self.plan.levels, self._bijectors, self._look(), strict=True))

@@ -109,7 +109,7 @@ class AffineCoupling(Coupling):
 
 
 class SplineCoupling(Coupling):
-    r"""The coupling that scales, shifts and bends; theta = (s, t, v) of a `nets.SplineNet`.
+    r"""The coupling that scales, shifts and bends; theta = (s, t, v) of a `plainnets.SplineNet`.
 
     .. math:: f(x; s, t, v) = \text{spline}(x \odot e^s + t; v), \qquad
         \sum \log f' = \sum s + \sum \log \text{spline}'

@@ -14,7 +14,8 @@ from rgflow.configs import RGFlowConfig
 from rgflow.couplings import AffineCoupling, AutoregressiveCoupling, Chain, CouplingStack, SplineCoupling
 from rgflow.hierarchy import Geometry, Hierarchy, RGStep
 from rgflow.linears import PatchLinear
-from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
+from rgflow.nets import MaskedResidualNet, ResidualNet
+from rgflow.plainnets import PlainNet, SplineNet
 from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
 

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rgflow.blocks import Blocks
 from rgflow.couplings import AutoregressiveCoupling, Chain, Coupling, CouplingStack
 from rgflow.flow import Flow
 from rgflow.linears import PatchLinear
-from rgflow.nets import PlainNet
+from rgflow.plainnets import PlainNet
 
 
 def frozen(flow: Flow) -> Flow:
@@ -49,19 +48,20 @@ def frozen(flow: Flow) -> Flow:
     return flow
 
 
-def restricted(half: Blocks, blocks: Tensor) -> Blocks:
-    """A half-step of a frozen flow for the patches of these blocks (b,) alone, all its weights being the same tensors.
+def restricted(bijector: nn.Module, blocks: Tensor) -> nn.Module:
+    """The patch bijector of a half-step of a frozen flow, for the patches of these blocks (b,) alone; its weights are
+    the same tensors.
 
-    That of a flow whose networks do not know places is given back as it is.
+    One whose networks do not know places is given back as it is.
     """
-    if not any(isinstance(net, PlainNet) and net.places is not None for net in half.modules()):
-        return half
-    shared = {id(tensor): tensor for tensor in (*half.parameters(), *half.buffers())}
-    half = copy.deepcopy(half, shared)
-    for net in half.modules():
+    if not any(isinstance(net, PlainNet) and net.places is not None for net in bijector.modules()):
+        return bijector
+    shared = {id(tensor): tensor for tensor in (*bijector.parameters(), *bijector.buffers())}
+    bijector = copy.deepcopy(bijector, shared)
+    for net in bijector.modules():
         if isinstance(net, PlainNet):
             net.places = nn.Parameter(net.places[blocks], requires_grad=False)
-    return half
+    return bijector
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from rgflow.blocks import Blocks
 from rgflow.couplings import AffineCoupling, CouplingStack
 from rgflow.flow import Flow
 from rgflow.hierarchy import Hierarchy
-from rgflow.nets import PlainNet
+from rgflow.plainnets import PlainNet
 from rgflow.priors import PRIORS
 
 LEGS, RADIAL, TANGENTIAL, RATE = 4, 0.3, 0.1, 0.25  # the target: the defaults of synthetic.pinwheel

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rgflow.blocks import Blocks, patch_order
 from rgflow.couplings import AffineCoupling, CouplingStack
-from rgflow.nets import PlainNet
+from rgflow.plainnets import PlainNet
 
 
 @given(

@@ -9,7 +9,8 @@ from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
 from rgflow.couplings import AffineCoupling, AutoregressiveCoupling, Chain, Coupling, CouplingStack, SplineCoupling
-from rgflow.nets import MaskedResidualNet, PlainNet, ResidualNet, SplineNet
+from rgflow.nets import MaskedResidualNet, ResidualNet
+from rgflow.plainnets import PlainNet, SplineNet
 
 pytestmark = pytest.mark.usefixtures("double")
 

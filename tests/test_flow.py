@@ -14,7 +14,7 @@ from rgflow import Flow, Geometry, RealNVPConfig, RGFlowConfig, build
 from rgflow.blocks import Blocks
 from rgflow.couplings import AffineCoupling, CouplingStack
 from rgflow.hierarchy import Hierarchy
-from rgflow.nets import PlainNet
+from rgflow.plainnets import PlainNet
 from rgflow.priors import PRIORS
 
 SMALL = RGFlowConfig(channels=1, size=8, nlayers=2, nres=1, nmlp=1, nhidden=16)

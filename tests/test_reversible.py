@@ -15,7 +15,8 @@ from torch.testing import assert_close
 from rgflow import Flow, RGFlowConfig, build
 from rgflow.couplings import AffineCoupling, Chain, Coupling, CouplingStack, SplineCoupling
 from rgflow.footprint import saved
-from rgflow.nets import PlainNet, ResidualNet, SplineNet
+from rgflow.nets import ResidualNet
+from rgflow.plainnets import PlainNet, SplineNet
 from rgflow.reversible import reversible
 
 HALF = 4

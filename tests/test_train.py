@@ -29,9 +29,10 @@ from rgflow.callbacks import COLUMNS, Checkpoints, read_log
 from rgflow.flow import RGFlowConfig, build
 from rgflow.grids import grid, sample_images, write_grid
 from rgflow.linears import PatchLinear
-from rgflow.nets import PlainNet, ResidualNet, SplineNet
+from rgflow.nets import ResidualNet
 from rgflow.pictures import Pictures
 from rgflow.pixels import from_logit, keyed_noise, to_logit
+from rgflow.plainnets import PlainNet, SplineNet
 from rgflow.realnvp import RealNVPConfig
 from rgflow.recipes import INTEGERS, TrainConfig, check_folder
 from rgflow.splines import spline
