@@ -46,8 +46,16 @@ def folder() -> Path:
     return Path(named) if named else Path(tempfile.gettempdir()) / f"rgflow-results-{user}"
 
 
-def record(chapter: str, name: str, value: Any, interval: tuple[Any, Any] | None = None, n: int | None = None,
-           seed: int | None = None, unit: str | None = None, note: str | None = None) -> Entry:
+def record(
+    chapter: str,
+    name: str,
+    value: Any,
+    interval: tuple[Any, Any] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    unit: str | None = None,
+    note: str | None = None,
+) -> Entry:
     """Writes one measured number of a chapter to `<folder>/<chapter>.json` and returns its entry.
 
     Other entries of the file stay; an entry of the same name is replaced. Two processes must not write the same
@@ -73,9 +81,15 @@ def record(chapter: str, name: str, value: Any, interval: tuple[Any, Any] | None
         raise ValueError(f"n of {name!r} is {n}; it must be at least 1")
     number = _number(value, name)
     entry: Entry = {
-        "value": number, "interval": None if interval is None else _interval(interval, number, name),
-        "n": None if n is None else int(n), "seed": None if seed is None else int(seed), "unit": unit, "note": note,
-        "profile": profile(), "commit": commit(), "hardware": hardware(),
+        "value": number,
+        "interval": None if interval is None else _interval(interval, number, name),
+        "n": None if n is None else int(n),
+        "seed": None if seed is None else int(seed),
+        "unit": unit,
+        "note": note,
+        "profile": profile(),
+        "commit": commit(),
+        "hardware": hardware(),
     }
     entries = _read(path) if path.exists() else {}
     entries[name] = entry
@@ -159,9 +173,11 @@ def _agree(a: Entry, b: Entry, tolerance: float) -> bool:
 @functools.cache
 def commit() -> str:
     """The commit of this checkout, with "+changes" when files other than results/ differ from it; else "unknown"."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=30)
         return done.stdout.strip() if done.returncode == 0 else ""
+
     try:
         head = git("rev-parse", "--short=12", "HEAD") if (REPOSITORY / ".git").exists() else ""
         changed = git("status", "--porcelain", "--", ".", ":!results") if head else ""
@@ -173,8 +189,11 @@ def commit() -> str:
 def hardware() -> dict[str, Any]:
     """What this process runs on: cpu, cores, threads torch uses, gpu (None without one), torch version."""
     return {
-        "cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "torch": str(torch.__version__),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": str(torch.__version__),
     }
 
 
@@ -218,8 +237,10 @@ def _interval(interval: tuple[Any, Any], value: Number, name: str) -> list[Numbe
         raise ValueError(f"interval of {name!r} has {len(interval)} parts; it must be (low, high)")
     low, high = (_number(end, f"{name} interval") for end in interval)
     if np.shape(low) != np.shape(value) or np.shape(high) != np.shape(value):
-        raise ValueError(f"interval of {name!r} has ends of shape {np.shape(low)} and {np.shape(high)}; "
-                         f"both must have the value's, {np.shape(value)}")
+        raise ValueError(
+            f"interval of {name!r} has ends of shape {np.shape(low)} and {np.shape(high)}; "
+            f"both must have the value's, {np.shape(value)}"
+        )
     if np.any(np.asarray(low) > np.asarray(high)):
         raise ValueError(f"interval of {name!r} is {[low, high]}; low must not exceed high")
     return [low, high]
