@@ -158,7 +158,7 @@ def inference_map(geometry: Geometry, region: Tensor, axes: Axes | None = None) 
     colours, norm = level_colours(geometry.depth + 1)
     axes.imshow(np.ones((*cone.shape, 3)))
     axes.imshow(np.ma.masked_array(levels, ~cone), cmap=colours, norm=norm)
-    _outline(axes, region.numpy())
+    outline(axes, region.numpy())
     axes.set_title(f"{int(region.sum())} pixels (outlined):\nchange {int(cone.sum())} of {cone.size} latent sites")
     _lattice_axes(axes, geometry)
     handles = [Patch(facecolor=colours(level), label=str(level)) for level in range(geometry.depth + 1)]
@@ -246,13 +246,13 @@ def _lattice_axes(axes: Axes, geometry: Geometry) -> None:
     axes.spines[["top", "right"]].set_visible(True)
 
 
-def _outline(axes: Axes, mask: np.ndarray) -> None:
-    """Draws the border of the marked sites."""
+def outline(axes: Axes, mask: np.ndarray, colour: str = RED, width: float = 2.4) -> None:
+    """Draws the border of the marked sites (H, W); width in points."""
     padded = np.pad(mask, 1)
     rows, columns = np.nonzero(padded[1:] != padded[:-1])
-    axes.hlines(rows - 0.5, columns - 1.5, columns - 0.5, color=RED, lw=2.4)
+    axes.hlines(rows - 0.5, columns - 1.5, columns - 0.5, color=colour, lw=width)
     rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    axes.vlines(columns - 0.5, rows - 1.5, rows - 0.5, color=RED, lw=2.4)
+    axes.vlines(columns - 0.5, rows - 1.5, rows - 0.5, color=colour, lw=width)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:

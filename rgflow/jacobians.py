@@ -91,7 +91,7 @@ def block_derivatives(flow: Flow, z: Tensor, latents: Tensor) -> Tensor:
 
     Shapes and errors: as in `derivatives`; and ValueError for a flow without blocks, as in `Flow.geometry`.
 
-    Source: ours.
+    Source: ours; that one pass may serve columns which touch different rows is Curtis, Powell & Reid 1974.
     """
     latents, _ = checked_latents(flow, latents), flow.geometry
     if z.shape[1:] != flow.shape:

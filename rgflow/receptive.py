@@ -86,10 +86,10 @@ def receptive_fields(
     magnitude, squares = torch.zeros_like(total), torch.zeros(len(latents), dtype=torch.float64)
     by_blocks = has_blocks(flow) and len(latents) > flow.shape[0] * flow.geometry.block**2
     for rows, columns in (_block_columns if by_blocks else _columns)(flow, z, latents, whole("batch_size", batch_size)):
-        columns = columns.double().cpu()
+        columns = columns.cpu()
         total[rows] += columns.sum(0)
         magnitude[rows] += columns.abs().sum(0)
-        squares[rows] += columns.square().sum((0, 2, 3, 4))
+        squares[rows] += columns.square().sum((0, 2, 3, 4), dtype=torch.float64)
     mean = total / n
     variance = (squares - n * mean.square().sum((1, 2, 3))).clamp_min(0) / (n - 1)
     levels = flow.levels.cpu()[latents[:, 1], latents[:, 2]]
