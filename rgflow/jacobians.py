@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.autograd.forward_ad as forward
 from torch import Tensor
@@ -67,7 +69,7 @@ def derivatives(flow: Flow, z: Tensor, latents: Tensor) -> Tensor:
     tangent = torch.zeros_like(spread)
     tangent[(torch.arange(len(spread), device=z.device), *latents.repeat(len(z), 1).T)] = 1
     with torch.no_grad(), forward.dual_level():  # no_grad turns off the backward mode alone
-        x, _ = flow.decode(forward.make_dual(spread, tangent))
+        x, _ = flow.decode(_dual(spread, tangent))
         return forward.unpack_dual(x).tangent.unflatten(0, (len(z), len(latents)))
 
 
@@ -131,9 +133,15 @@ def _through_blocks(blocks: Blocks, y: Tensor, tangents: Tensor) -> tuple[Tensor
     count, width = patches.shape
     units = torch.eye(width, dtype=y.dtype, device=y.device).repeat_interleave(count, 0)  # (d N, d)
     with forward.dual_level():
-        after, _ = blocks.bijector.inverse(forward.make_dual(patches.repeat(width, 1), units))
+        after, _ = blocks.bijector.inverse(_dual(patches.repeat(width, 1), units))
         after, columns = forward.unpack_dual(after)
     matrices = columns.view(width, count, width).permute(1, 0, 2)  # [block][by which feature][of which feature]
     cut = blocks.cut(tangents).view(len(tangents), count, width).transpose(0, 1)  # (N, K, d)
     moved = torch.bmm(cut, matrices).transpose(0, 1).reshape(-1, width)
     return blocks.join(after[:count], y.shape), blocks.join(moved, tangents.shape)
+
+
+def _dual(value: Tensor, tangent: Tensor) -> Tensor:
+    with warnings.catch_warnings():  # some versions of torch warn of what they use themselves here
+        warnings.simplefilter("ignore", FutureWarning)
+        return forward.make_dual(value, tangent)
