@@ -106,7 +106,7 @@ def fit_gabor(patch: ArrayLike, starts: int = 3) -> Gabor:
     and 0.71, the widths between 0.4 sites and the longer edge, the centre within the patch.
 
     Shapes: patch (h, w), edges of at least 4. A fit has eight parameters: it also holds a part of the energy of noise,
-    a fifth to a half of a patch of 8 x 8.
+    a fifth to two fifths of a patch of 8 x 8, and nearly all of a patch with two or three pixels that matter.
 
     Arguments:
         starts: peaks of the spectrum that are tried.
