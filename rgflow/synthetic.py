@@ -54,6 +54,25 @@ def render(positions: Tensor, angles: Tensor, colours: Tensor) -> Tensor:
     return torch.from_numpy(images)
 
 
+def stamp(positions: Tensor, angles: Tensor) -> Tensor:
+    """Alpha of single ovals, each in its cell with one pixel around it, as `render` paints it.
+
+    positions: integers (N, 2), the shift (down, right) in {-1, 0, 1} pixels
+    angles: float (N,), degrees counter-clockwise
+    returns: float64 (N, 10, 10) in 0..1; the cell is [1:9, 1:9]
+
+    ValueError: shapes that do not fit, or a shift outside.
+    """
+    if tuple(positions.shape) != (len(angles), 2) or angles.ndim != 1:
+        raise ValueError(
+            f"positions must be (N, 2) and angles (N,), got {tuple(positions.shape)} and {tuple(angles.shape)}"
+        )
+    if positions.is_floating_point() or ((positions < -1) | (positions > 1)).any():
+        raise ValueError("positions must be integers in {-1, 0, 1}")
+    alpha = _moved(_alpha(angles.double().numpy()), positions.numpy())
+    return torch.from_numpy(alpha.transpose(2, 0, 1) / 255)
+
+
 def msds1(n: int, generator: torch.Generator | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw n pictures whose ovals share a colour: the global factor is a colour, the angles are free.
 
