@@ -12,6 +12,7 @@ from scipy import stats
 from rgflow.statistics import (
     bootstrap_interval,
     circular_mean,
+    jackknife_intervals,
     mean_interval,
     proportion_interval,
     rayleigh_p,
@@ -96,3 +97,23 @@ def test_student_and_not_normal_quantiles():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_jackknife_of_a_mean_is_students_interval_when_every_group_is_one_value() -> None:
+    values = np.random.default_rng(0).normal(size=25)
+    found = jackknife_intervals(values, lambda v: [v.mean(), 2 * v.mean()], groups=25)
+    assert found[0] == pytest.approx(mean_interval(values))
+    assert found[1] == pytest.approx([2 * end for end in mean_interval(values)])
+
+
+def test_jackknife_covers_and_draws_its_groups_by_the_generator() -> None:
+    inside = 0
+    for seed in range(200):
+        values = np.random.default_rng(seed).exponential(size=(80, 2))
+        generator = torch.Generator().manual_seed(seed)
+        low, high = jackknife_intervals(values, lambda v: [v.prod(1).mean()], generator=generator)[0][1:]
+        inside += low < 1 < high
+    assert 170 <= inside <= 199
+    for groups in (1, 81):
+        with pytest.raises(ValueError, match=f"groups must be in 2..80, the number of values, not {groups}"):
+            jackknife_intervals(values, np.mean, groups=groups)
