@@ -97,7 +97,8 @@ def test_dci_of_the_identity_a_rotation_and_noise(model: str) -> None:
     assert turned.disentanglement.value < 0.45 and turned.completeness.value < 0.45
     assert turned.informativeness.value > (0.99 if model == "lasso" else 0.8)
     nothing = dci(NOISE[:n], FACTORS[:n], model=model, groups=2)
-    assert nothing.disentanglement == nothing.completeness == (0, 0, 0) and abs(nothing.informativeness.value) < 0.05
+    assert nothing.disentanglement == nothing.completeness == (0, 0, 0)
+    assert -0.15 < nothing.informativeness.value < 0.05  # a forest overfits
 
 
 def test_dci_by_hand() -> None:
