@@ -64,6 +64,8 @@ def test_mig_divides_by_the_entropy_of_the_factor() -> None:
     """A latent that is the sign of a factor knows one bit of log2(20)."""
     found = mig(np.stack([FACTORS[:, 0] > 0.5, NOISE[:, 0]], 1), FACTORS[:, :1])
     assert found.value.value == pytest.approx(math.log(2) / math.log(20), abs=0.01)
+    known = mig(np.stack([FACTORS[:, 0] > 0.5, NOISE[:, 0]], 1), FACTORS[:, :1] > 0.5)  # and all of a bit
+    assert known.value.value == pytest.approx(1, abs=0.01)
 
 
 def test_best_latents_choose_and_measure_on_other_images() -> None:
@@ -113,7 +115,7 @@ def test_dci_by_hand() -> None:
 
 def test_intervals_cover() -> None:
     """The MIG of noisy latents in many samples lies in the interval of one about as often as it says."""
-    draws, inside = [], 0
+    draws = []
     for seed in range(40):
         random = np.random.default_rng(seed)
         v = random.uniform(size=(900, 2))

@@ -67,6 +67,14 @@ def test_positions_are_continuous_where_an_angle_jumps() -> None:
     assert (found.centre[0] - found.centre[1]).abs().max() < 0.2 and turn(*found.angle).abs().max() <= 2
 
 
+def test_centres_count_down_then_right() -> None:
+    shifts = torch.zeros(3, 4, 4, 2, dtype=torch.int8)
+    shifts[1, ..., 0], shifts[2, ..., 1] = 1, -1  # one pixel down; one to the left
+    images = synthetic.render(shifts, torch.full((3, 4, 4), 30.0), torch.full((3, 4, 4, 3), 200, dtype=torch.uint8))
+    centre = ovals.read(images).centre[:, 1, 2]
+    assert_close(centre[1:] - centre[0], torch.tensor([[1.0, 0.0], [0.0, -1.0]]), rtol=0, atol=0.05)
+
+
 def test_the_global_angle_is_that_of_the_set() -> None:
     images, labels = drawn("msds2", 200)
     found = ovals.degrees(ovals.factors(images)["global angle"])[:, 0]
