@@ -23,6 +23,7 @@ from rgflow.statistics import Interval, bootstrap_interval, jackknife_intervals
 
 EXPLAINED = 0.01  # held-out R^2 below which a factor counts as not explained at all; with n images held out, at least
 CHANCE = 9.0  # this / n: a correlation of three standard errors
+STRENGTHS = 10 ** np.linspace(0, -2.5, 16)  # of the lasso; 1 is enough for zeros, all columns being standardised
 TREES, LEAF = 50, 5
 
 
@@ -213,7 +214,7 @@ def _importances(z: NDArray, v: NDArray, model: str, seed: int) -> tuple[NDArray
     table, scores = np.zeros((z.shape[1], v.shape[1])), []
     for k, factor in enumerate(v.T):
         if model == "lasso":
-            fitted = LassoCV(cv=5, random_state=seed).fit(z[~held], factor[~held])
+            fitted = LassoCV(alphas=STRENGTHS, cv=5, tol=1e-3, max_iter=3000).fit(z[~held], factor[~held])
             sizes = np.abs(fitted.coef_)
         else:
             trees = RandomForestRegressor(TREES, min_samples_leaf=LEAF, random_state=seed)

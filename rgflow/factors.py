@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rgflow.flow import Flow
-from rgflow.mixing import Triple, Weights, decoded, encoded, pairs_of, weights
+from rgflow.mixing import decoded, encoded, pairs_of
 from rgflow.pixels import ALPHA, LEVELS
 from rgflow.priors import temperature_map
+from rgflow.shares import Triple, Weights, weights
 from rgflow.statistics import Interval, jackknife_intervals
 
 Read = Callable[[Tensor], dict[str, Tensor]]  # uint8 images (N, C, H, W) -> factors by name, (N, K) each

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rgflow import pixels
 from rgflow.flow import Flow
-from rgflow.statistics import Interval, bootstrap_interval
+from rgflow.shares import Triple, Weights, separation, weights
+from rgflow.statistics import Interval
 
 
 def mix(levels: Tensor, z_a: Tensor, z_b: Tensor, cut: float) -> Tensor:
@@ -119,90 +118,73 @@ def pairs_of(count: int, generator: torch.Generator | None = None) -> tuple[Tens
     return order[0::2], order[1::2]
 
 
-class Triple(NamedTuple):
-    """One factor of pictures made of two others, and of these: three tensors (pairs, K)."""
-
-    made: Tensor
-    first: Tensor
-    second: Tensor
-
-
 @dataclass(frozen=True)
-class Weights:
-    """How much of each source's factor a made picture has, 95 % bootstrap intervals over pairs."""
+class Score:
+    """What a kind of mixture takes from A (`first`) and from B (`second`), factor by factor.
 
-    first: Interval
-    second: Interval
-    pairs: int
+    separation: A's weight in the coarse factor less that in the fine one; excess: that less the separation of the
+    control, latents averaged.
+    """
+
+    name: str
+    weights: dict[str, Weights]
+    separation: Interval
+    excess: Interval
 
 
-def weights(triple: Triple, generator: torch.Generator | None = None, draws: int = 1000) -> Weights:
-    r"""Regresses a factor of made pictures on that of their sources.
+def scores(
+    flow: Flow,
+    images: Tensor,
+    read: Callable[[Tensor], dict[str, Tensor]],
+    coarse: str,
+    fine: str,
+    cuts: Sequence[int],
+    seed: int = 0,
+    batch_size: int = 250,
+) -> list[Score]:
+    """Mixes random pairs at every cut, and by averaging latents and pixels, and scores each kind of mixture.
 
-    .. math:: f(\text{made}) = w_1 f(\text{first}) + w_2 f(\text{second}) + \text{constant}
+    Returns one score per cut ("cut 3", A above), then "latents averaged" and "pixels averaged"; all of the same pairs.
 
-    by least squares over all pairs and the K components together, each component with its own constant.
+    Arguments:
+        images: uint8 (N, C, H, W), N even; the pairing and the noise are fixed by `seed`.
+        read: gives the factors of pictures by name, (N, K) each, such as `ovals.factors`; sources and mixtures are read
+            alike.
+        coarse, fine: names of the factors for the separation.
 
     Raises:
-        ValueError: other shapes, or fewer than three pairs.
+        ValueError: an odd number of images, fewer than three pairs, or a factor that `read` does not give.
+
+    Source: ours; it puts numbers to the paper's figure 5. The control is the mixture the paper calls conventional.
     """
-    moments, count = _moments(triple)
-    found = (
-        bootstrap_interval(moments, lambda m, i=i: _fit(m, count)[i], n=draws, generator=generator) for i in (0, 1)
-    )
-    return Weights(*found, len(moments))
+    images = images.cpu()
+    first, second = pairs_of(len(images), torch.Generator().manual_seed(seed))
+    z, sources, levels = encoded(flow, images, seed, batch_size), read(images), flow.levels.cpu()
+    for name in (coarse, fine):
+        if name not in sources:
+            raise ValueError(f"{name!r} is not among the factors that are read: {', '.join(sources)}")
+    made = {f"cut {cut}": decoded(flow, mix(levels, z[first], z[second], cut), batch_size) for cut in cuts}
+    made["latents averaged"] = decoded(flow, interpolate(z[first], z[second], 0.5), batch_size)
+    made["pixels averaged"] = interpolate(images[first], images[second], 0.5)
+    triples = {}
+    for kind, pictures in made.items():
+        found = read(pictures)
+        triples[kind] = {name: Triple(found[name], source[first], source[second]) for name, source in sources.items()}
 
+    def apart(kind: str, control: tuple[Triple, Triple] | None = None) -> Interval:
+        of = triples[kind]
+        return separation(of[coarse], of[fine], control, torch.Generator().manual_seed(seed))
 
-def separation(
-    coarse: Triple,
-    fine: Triple,
-    control: tuple[Triple, Triple] | None = None,
-    generator: torch.Generator | None = None,
-    draws: int = 1000,
-) -> Interval:
-    r"""The first source's weight in a coarse factor less its weight in a fine one.
-
-    .. math:: S = w_1(\text{coarse}) - w_1(\text{fine})
-
-    1 for a mixture with the coarse factor of A and the fine one of B, 0 for one that treats both alike, such as pixels
-    that are averaged. With a control (coarse and fine, of the same pairs) S less that of the control. The interval is a
-    bootstrap over pairs.
-
-    Raises:
-        ValueError: as `weights`, or factors of different numbers of pairs. Source: ours.
-    """
-    parts = [_moments(triple) for triple in (coarse, fine, *(control or ()))]
-    if len({len(moments) for moments, _ in parts}) > 1:
-        raise ValueError(f"all factors must be of the same pairs, not of {[len(moments) for moments, _ in parts]}")
-    ends = np.cumsum([moments.shape[1] for moments, _ in parts])
-
-    def difference(rows: NDArray) -> float:
-        split = np.split(rows, ends[:-1], 1)
-        first = [_fit(moments, count)[0] for moments, (_, count) in zip(split, parts, strict=True)]
-        return sum(sign * weight for sign, weight in zip((1, -1, -1, 1), first))
-
-    return bootstrap_interval(np.concatenate([m for m, _ in parts], 1), difference, n=draws, generator=generator)
-
-
-def _moments(triple: Triple) -> tuple[NDArray, int]:
-    """What the regression needs of each pair, (pairs, 5 + 3 K): products summed over components, then all values; and
-    K. The regression sees means of these alone, so a bootstrap need not draw the factors themselves."""
-    shapes = [tuple(part.shape) for part in triple]
-    if len(shapes[0]) != 2 or len(set(shapes)) > 1 or shapes[0][0] < 3:
-        raise ValueError(f"factors must be three of one shape (pairs, K), with three pairs at least, not {shapes}")
-    made, first, second = (part.double().numpy() for part in triple)
-    products = [(a * b).sum(1) for a, b in ((first, first), (first, second), (second, second), (first, made))]
-    products.append((second * made).sum(1))
-    return np.concatenate([np.stack(products, 1), first, second, made], 1), made.shape[1]
-
-
-def _fit(moments: NDArray, count: int) -> NDArray:
-    """The two weights."""
-    mean = moments.mean(0)
-    first, second, made = mean[5:].reshape(3, count)
-    pairs = ((first, first), (first, second), (second, second), (first, made), (second, made))
-    aa, ab, bb, at, bt = mean[:5] - [a @ b for a, b in pairs]
-    return np.linalg.lstsq(np.array([[aa, ab], [ab, bb]]), np.array([at, bt]), rcond=None)[0]
+    control = triples["latents averaged"][coarse], triples["latents averaged"][fine]
+    return [
+        Score(
+            kind,
+            {name: weights(triple, torch.Generator().manual_seed(seed)) for name, triple in of.items()},
+            apart(kind),
+            apart(kind, control),
+        )
+        for kind, of in triples.items()
+    ]
 
 
 @dataclass(frozen=True)

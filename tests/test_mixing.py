@@ -73,41 +73,24 @@ def test_pairs_use_every_image_once() -> None:
     assert sorted(first.tolist() + second.tolist()) == list(range(50)) and len(first) == 25
 
 
-def triple(w_a: float, w_b: float, noise: float = 0.0, seed: int = 0, count: int = 400) -> mixing.Triple:
-    a, b, e = torch.randn(3, count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return mixing.Triple(w_a * a + w_b * b + noise * e + torch.arange(5.0), a + 100, b - 7 * torch.arange(5.0))
+def by_sites(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    values = images.double()
+    return {"coarse": values[:, :, LEVELS == 1].mean(2), "fine": values[:, :, LEVELS == 0].mean(2)}
 
 
-def test_weights_are_those_the_factors_were_made_with() -> None:
-    exact = mixing.weights(triple(0.7, -0.2))
-    assert exact.first == pytest.approx((0.7, 0.7, 0.7)) and exact.second == pytest.approx((-0.2, -0.2, -0.2))
-    assert exact.pairs == 400
-    noisy = mixing.weights(triple(0.7, -0.2, 1.0), torch.Generator().manual_seed(1))
-    width = noisy.first.high - noisy.first.low
-    assert noisy.first.low < 0.7 < noisy.first.high and width == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.25)
-
-
-def test_weights_of_dependent_sources_are_not_confused() -> None:
-    """A factor shared by both sources must not be given to the wrong one."""
-    made, a, b = triple(0.9, 0.1, 0.3)
-    found = mixing.weights(mixing.Triple(made + 0.1 * 0.8 * a, a, b + 0.8 * a), torch.Generator().manual_seed(0))
-    assert found.first.value == pytest.approx(0.9, abs=0.03) and found.second.value == pytest.approx(0.1, abs=0.03)
-
-
-def test_separation_is_a_difference_of_weights_and_of_that_to_a_control() -> None:
-    coarse, fine = triple(0.9, 0.1, 0.5, seed=1), triple(0.2, 0.8, 0.5, seed=2)
-    control = triple(0.5, 0.5, 0.5, seed=3), triple(0.6, 0.4, 0.5, seed=4)
-    alone = mixing.separation(coarse, fine, generator=torch.Generator().manual_seed(0))
-    assert alone.value == pytest.approx(0.7, abs=0.05) and alone.low < 0.7 < alone.high
-    beside = mixing.separation(coarse, fine, control, torch.Generator().manual_seed(0))
-    assert beside.value == pytest.approx(0.8, abs=0.07) and beside.low < 0.8 < beside.high
-    assert mixing.separation(coarse, coarse).low == mixing.separation(coarse, coarse).high == 0  # the same draws
-    with pytest.raises(ValueError, match=r"of the same pairs, not of \[400, 300\]"):
-        mixing.separation(coarse, triple(1, 0, count=300))
-
-
-def test_factors_of_other_shapes_are_refused() -> None:
-    good = torch.zeros(4, 2)
-    for wrong in ((good, good, good[:3]), (good[:2], good[:2], good[:2]), (good[0], good[0], good[0])):
-        with pytest.raises(ValueError, match="three of one shape"):
-            mixing.weights(mixing.Triple(*wrong))
+def test_scores_of_a_flow_whose_levels_are_its_pixels() -> None:
+    images = torch.randint(0, 256, (80, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    found = {score.name: score for score in mixing.scores(FLOW, images, by_sites, "coarse", "fine", [0, 1, 2])}
+    assert list(found) == ["cut 0", "cut 1", "cut 2", "latents averaged", "pixels averaged"]
+    for name, coarse, fine in (("cut 0", 1, 1), ("cut 1", 1, 0), ("cut 2", 0, 0), ("pixels averaged", 0.5, 0.5)):
+        weight = found[name].weights
+        assert weight["coarse"].first.value == pytest.approx(coarse, abs=0.01)
+        assert weight["coarse"].second.value == pytest.approx(1 - coarse, abs=0.01)
+        assert weight["fine"].first.value == pytest.approx(fine, abs=0.01)
+        assert found[name].separation.value == pytest.approx(coarse - fine, abs=0.01)
+    averaged = found["latents averaged"]
+    assert averaged.excess == (0, 0, 0) and abs(averaged.separation.value) < 0.1
+    expected = found["cut 1"].separation.value - averaged.separation.value
+    assert found["cut 1"].excess.value == pytest.approx(expected) and found["cut 1"].excess.low > 0.8
+    with pytest.raises(ValueError, match="'angle' is not among the factors that are read: coarse, fine"):
+        mixing.scores(FLOW, images, by_sites, "coarse", "angle", [1])
