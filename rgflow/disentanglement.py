@@ -124,11 +124,11 @@ def linear_r2(latents: ArrayLike, factors: ArrayLike, folds: int = 5, seed: int 
     model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 5, 7)))
     predicted = cross_val_predict(model, z, v, cv=KFold(folds, shuffle=True, random_state=seed)).reshape(v.shape)
 
-    def explained(rows: NDArray) -> float:  # (n, 3, K): squared residuals, squares, values
-        residuals, squares, values = rows.mean(0)
-        return float(1 - (residuals / np.maximum(squares - values**2, 1e-12)).mean())
+    def explained(rows: NDArray) -> float:  # (n, 2, K): squared residuals and squares, about the mean of all images
+        residuals, squares = rows.mean(0)
+        return float(1 - (residuals / squares).mean())
 
-    parts = np.stack([(v - predicted) ** 2, v**2, v], 1)
+    parts = np.stack([(v - predicted) ** 2, v**2], 1)
     return bootstrap_interval(parts, explained, n=1000, generator=torch.Generator().manual_seed(seed))
 
 

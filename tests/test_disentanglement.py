@@ -79,7 +79,9 @@ def test_best_latents_choose_and_measure_on_other_images() -> None:
 def test_linear_r2_of_what_can_and_cannot_be_read() -> None:
     mixed = np.concatenate([ROTATED, NOISE], 1)[:1000]
     assert linear_r2(mixed, FACTORS[:1000]).value > 0.999
-    assert -0.03 < linear_r2(NOISE[:1000], FACTORS[:1000]).value < 0.02
+    nothing = linear_r2(NOISE[:1000], FACTORS[:1000])
+    assert -0.03 < nothing.low < nothing.value < nothing.high < 0.02
+    assert abs(nothing.value - (nothing.low + nothing.high) / 2) < 0.3 * (nothing.high - nothing.low)
     half = linear_r2(FACTORS[:2000, :2], FACTORS[:2000])  # two factors of four
     assert half.value == pytest.approx(0.5, abs=0.01) and half.low < half.value < half.high
     noisy = linear_r2(FACTORS[:2000, :1] + 0.5 * FACTORS[:2000, :1].std() * NOISE[:2000, :1], FACTORS[:2000, :1])
