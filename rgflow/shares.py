@@ -58,9 +58,8 @@ def separation(
 
     .. math:: S = w_1(\text{coarse}) - w_1(\text{fine})
 
-    1 for a mixture with the coarse factor of A and the fine one of B, 0 for one that treats both alike, such as pixels
-    that are averaged. With a control (coarse and fine, of the same pairs) S less that of the control. The interval is a
-    bootstrap over pairs.
+    1 for a mixture with the coarse factor of A and the fine one of B, 0 for one that treats both alike. With a control
+    (coarse and fine, of the same pairs) S less that of the control. The interval is a bootstrap over pairs.
 
     Raises:
         ValueError: as `weights`, or factors of different numbers of pairs. Source: ours.

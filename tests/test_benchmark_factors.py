@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgflow import RGFlowConfig, build, checkpoints, disentanglement, rules, shares, synthetic
+from rgflow import RGFlowConfig, build, checkpoints, disentanglement, factors, mixing, rules, shares, synthetic
 from rgflow.pictures import Pictures
 from rgflow.statistics import bootstrap_interval as few
 
@@ -60,5 +60,10 @@ def test_the_identity_has_the_global_colour_everywhere(benchmark, tmp_path) -> N
     numbers = benchmark.main(options)
     assert numbers["R2 global colour, level 0"] > 0.7 and "steps" not in numbers
     assert abs(numbers["B angles, cut 4"] - 1) < 1e-6 and abs(numbers["A angles, cut 0"] - 1) < 1e-6
+    for factor in ("angles", "positions", "global colour"):  # the same mixture, measured twice
+        assert numbers[f"donor {factor}, swapped below 3"] == pytest.approx(numbers[f"B {factor}, cut 3"], abs=1e-6)
+    tests = benchmark.data.load("msds1", "test")
+    top = factors.of_level(mixing.encoded(flow, tests.images[:200]), flow.levels, 3)
+    assert numbers["MIG, top"] == disentanglement.mig(top, tests.labels["global"][:200], bins=4).value.value
     with pytest.raises(ValueError, match="has the prior gaussian, not laplace"):
         benchmark.main(benchmark.Options(model=tmp_path / "a.safetensors", **SMALL))
