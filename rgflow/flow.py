@@ -95,6 +95,21 @@ class Flow(nn.Module):
         z, ladj = self.encode(x)
         return self.prior.log_prob(z).flatten(1).sum(1) + ladj
 
+    def log_prob_by_level(self, x: Tensor) -> Tensor:
+        r"""The contribution of each level to log p(x), (B, levels), nats, lowest first; for RG hierarchies only.
+
+        .. math:: \ell_h = \log p_Z(z^{(h)}) + \log|\det R_h|, \qquad \log p(x) = \sum_h \ell_h
+
+        This is :math:`\log p(x^{(h)} | x^{(h+1)})`, and at the top :math:`\log p(x^{(n)})`. Only the sum is unique: a
+        level that doubles what it passes on gains at the expense of the next (paper, eq. 1-4 and 7).
+        """
+        self._check(x, "x")
+        if not hasattr(self.bijector, "by_level"):
+            raise ValueError(f"a flow of {type(self.bijector).__name__} has no RG steps that contribute to log p")
+        z, ladjs = self.bijector.by_level(x)
+        of_sites = self.prior.log_prob(z).sum(1)
+        return torch.stack([of_sites[:, self.levels == h].sum(1) + ladj for h, ladj in enumerate(ladjs)], 1)
+
     def bits_per_dim(
         self, images: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -185,16 +185,21 @@ class Hierarchy(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latent: x -> z, log|det dz/dx|."""
-        outputs, total = [], x.new_zeros(len(x))
+        z, ladjs = self.by_level(x)
+        return z, sum(ladjs)
+
+    def by_level(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Data to latent, and log|det| of each step by itself: x -> z, [(B,)] lowest first; the sum is `forward`'s."""
+        outputs, ladjs = [], []
         for level in range(self.depth + 1):
             y, ladj = self.step(level)(x)
             outputs.append(y)
-            total = total + ladj
+            ladjs.append(ladj)
             x = y[self._kept]
         z = outputs.pop()
         while outputs:
             z = self._merge(outputs.pop(), z)
-        return z, total
+        return z, ladjs
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to data: z -> x, log|det dx/dz|."""

@@ -11,8 +11,8 @@ class DataFlags:
     """Which images.
 
     Arguments:
-        data: name of the set: celeba32, mnist32, cifar10, chair600, msds1, msds2, patches32, digits8, or images for
-            your own.
+        data: name of the set: celeba32, mnist32, cifar10, chair600, msds1, msds2, patches32, patches64, digits8, or
+            images for your own.
         data_path: where the set lies; for images, the folder, .npy or .npz file.
         size: edge of the images in pixels, or height,width for arrays (images) that have that shape; None: that of
             the set.

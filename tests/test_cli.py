@@ -370,7 +370,7 @@ DIGITS = ["train", "--data", "digits8"]
 SAMPLE = ["sample", "--model", "{model}", "--out", "{tmp}/g.png"]
 EVALUATE = ["evaluate", "--model", "{model}", "--data"]
 HELP = "(see rgflow train --help)"
-SETS = "msds1, msds2, patches32, digits8, mnist32, cifar10, celeba32, chair600, images"
+SETS = "msds1, msds2, patches32, patches64, digits8, mnist32, cifar10, celeba32, chair600, images"
 
 BAD = {  # the whole line on stderr
     "unknown command": (
@@ -380,7 +380,7 @@ BAD = {  # the whole line on stderr
     "no data": (
         ["train"],
         "Missing from rgflow train: --data STR name of the set: celeba32, mnist32, cifar10, chair600, msds1, msds2, "
-        f"patches32, digits8, or images for your own. (required) {HELP}",
+        f"patches32, patches64, digits8, or images for your own. (required) {HELP}",
     ),
     "unknown flag": ([*DIGITS, "--colour", "red"], f"Unrecognized options: --colour, red {HELP}"),
     "unknown data": (["train", "--data", "faces"], f"unknown data set 'faces'; known are {SETS}"),

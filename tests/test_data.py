@@ -144,6 +144,16 @@ def test_patches32_are_pieces_of_the_photograph() -> None:
     assert torch.equal(image, photograph[:, 16:48, 40:72]) and label == 0
 
 
+def test_patches64_have_quarters_in_patches32() -> None:
+    train, test = data.load("patches64"), data.load("patches64", "test")
+    assert train.images.shape == (3644, 3, 64, 64) and test.images.shape == (148, 3, 64, 64)
+    patches = {row.numpy().tobytes() for row in data.load("patches32", "test").images}
+    quarters = [image[:, i : i + 32, j : j + 32] for image in test.images for i in (0, 32) for j in (0, 32)]
+    assert all(quarter.contiguous().numpy().tobytes() in patches for quarter in quarters)
+    columns = (512 - 64) // 16 + 1
+    assert torch.equal(train.images[columns + 1][:, :48, :48], train.images[0][:, 16:, 16:]), "16 pixels apart"
+
+
 def test_missing_photograph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "PHOTOGRAPHS", {"train": (("skimage.data", "gone.png"),)})
     with pytest.raises(FileNotFoundError, match="gone.png is missing from skimage.data"):
@@ -512,7 +522,11 @@ def test_bad_test_index_is_named(text: str | None, message: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"name": "celeba"}, ValueError, "unknown data set 'celeba'; known are msds1, msds2, patches32, digits8"),
+        (
+            {"name": "celeba"},
+            ValueError,
+            "unknown data set 'celeba'; known are msds1, msds2, patches32, patches64, digits8",
+        ),
         ({"name": "digits8", "split": "valid"}, ValueError, "split must be train or test, got 'valid'"),
         ({"name": "digits8", "size": 32}, ValueError, "digits8 has images of 8 x 8, size must be 8, got 32"),
         ({"name": "digits8", "size": (8, 16)}, ValueError, "size must be one integer or two equal ones"),

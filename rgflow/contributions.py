@@ -1,0 +1,69 @@
+"""What each level of a hierarchy contributes to log p, and when it has converged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rgflow.batches import Indexed, noise
+from rgflow.flow import Flow
+from rgflow.pixels import to_logit
+
+
+@torch.no_grad()
+def bits_by_level(
+    flow: Flow, images: Dataset, batch_size: int = 64, seed: int = 0, indices: Sequence[int] | None = None
+) -> Tensor:
+    r"""Contributions of the levels to bits/dim of single images, :math:`-\ell_h / (D \ln 2)` with D = C H W; see
+    `Flow.log_prob_by_level`.
+
+    Their sum over levels is `batches.code_lengths` less the part of the pixels' logarithms, which no weight changes:
+    :math:`8 - \text{ladj} / (D \ln 2)`. The noise is that of `batches.code_lengths`.
+
+    Shapes: (n, levels), float64 on the CPU, lowest first.
+
+    Raises:
+        ValueError: no images, or a flow without RG steps.
+    """
+    source = images if isinstance(images, Indexed) else Indexed(images)
+    chosen = list(range(len(source))) if indices is None else list(indices)
+    dimensions = math.prod(flow.shape) * math.log(2)
+    rows = []
+    for first in range(0, len(chosen), batch_size):
+        batch, index = (part.to(flow.device) for part in source.__getitems__(chosen[first : first + batch_size]))
+        x, _ = to_logit(batch, noise(batch, seed, 0, index, flow.dtype), dtype=flow.dtype)
+        rows.append(-flow.log_prob_by_level(x).double().cpu() / dimensions)
+    if not rows:
+        raise ValueError("there are no images to evaluate")
+    return torch.cat(rows)
+
+
+def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0.05) -> int:
+    r"""The first recorded step from which on a curve stays near its last value.
+
+    Near: :math:`|c_k - c_K| \le \epsilon\, (\max_j c_j - \min_j c_j)`. The range, not the distance from first to last:
+    a level may go up and come back.
+
+    Arguments:
+        steps: (K,), rising.
+        curve: (K,), a value for each.
+        tolerance: :math:`\epsilon`, in (0, 1).
+
+    Raises:
+        ValueError: other shapes, fewer than two points, steps that do not rise, a value that is not finite, or a
+            tolerance outside (0, 1).
+    """
+    at, values = np.asarray(steps), np.asarray(curve, float)
+    if at.ndim != 1 or at.shape != values.shape or len(at) < 2 or not (np.diff(at) > 0).all():
+        raise ValueError(f"steps must rise and go with the curve, at least two of each, not {at.shape}, {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("all values of the curve must be finite")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1, not {tolerance}")
+    far = np.abs(values - values[-1]) > tolerance * np.ptp(values)
+    return int(at[far.nonzero()[0][-1] + 1]) if far.any() else int(at[0])

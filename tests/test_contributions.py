@@ -1,0 +1,113 @@
+"""What levels contribute to log p: sums, by-hand values, independence of levels; and when a curve has converged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rgflow import RealNVPConfig, RGFlowConfig, build
+from rgflow.batches import Indexed, code_lengths, noise
+from rgflow.contributions import bits_by_level, converged
+from rgflow.pictures import Pictures
+from rgflow.pixels import to_logit
+
+
+def awake(**options):
+    """A flow with random weights in float64; a fresh one is the identity."""
+    flow = build(RGFlowConfig(**{"channels": 2, "size": 16, "nlayers": 2, "nres": 1, "nhidden": 8, **options})).double()
+    for weight in flow.parameters():
+        nn.init.normal_(weight, std=0.1)
+    return flow.requires_grad_(False)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_contributions_add_up_to_log_p(share: bool) -> None:
+    flow = awake(share_levels=share)
+    x = torch.randn(3, 2, 16, 16, dtype=torch.float64)
+    parts = flow.log_prob_by_level(x)
+    assert parts.shape == (3, 3)
+    torch.testing.assert_close(parts.sum(1), flow.log_prob(x), rtol=1e-12, atol=1e-9)
+
+
+def test_contribution_is_the_step_s_determinant_and_the_prior_of_what_it_leaves() -> None:
+    """Level by level, without the hierarchy: the step, its log-determinant, the sites of odd row or column."""
+    flow = awake()
+    x = torch.randn(2, 2, 16, 16, dtype=torch.float64)
+    parts, lattice = flow.log_prob_by_level(x), x
+    for level in range(3):
+        y, ladj = flow.bijector.step(level)(lattice)
+        density = flow.prior.log_prob(y)
+        lattice = y[..., ::2, ::2]
+        passed_on = density[..., ::2, ::2].sum((1, 2, 3)) if level < 2 else 0
+        torch.testing.assert_close(parts[:, level], density.sum((1, 2, 3)) - passed_on + ladj, rtol=1e-12, atol=1e-9)
+
+
+def test_identity_by_hand() -> None:
+    """A fresh flow with a Laplace prior: at x = 0 every latent has log p = -log(2 b)."""
+    flow = build(RGFlowConfig(channels=3, size=32, nlayers=1, nres=1, nhidden=4))
+    counts = torch.tensor([2304.0, 576.0, 144.0, 48.0])
+    expected = -counts * math.log(2 * math.sqrt(0.5))
+    torch.testing.assert_close(flow.log_prob_by_level(torch.zeros(1, 3, 32, 32))[0], expected)
+
+
+def test_upper_contributions_do_not_see_what_is_left_behind_below() -> None:
+    """Contributions of levels 1 and up are a density of x(1), whatever level 0 left behind."""
+    flow = awake()
+    z = torch.randn(1, 2, 16, 16, dtype=torch.float64).expand(2, -1, -1, -1).clone()
+    z[1][:, flow.levels == 0] = torch.randn(2, 192, dtype=torch.float64)
+    parts = flow.log_prob_by_level(flow.decode(z)[0])
+    torch.testing.assert_close(parts[0, 1:], parts[1, 1:], rtol=1e-9, atol=1e-9)
+    assert (parts[0, 0] - parts[1, 0]).abs() > 1
+
+
+def test_bits_are_those_of_the_code_length() -> None:
+    flow = awake(channels=1, size=8)
+    images = Pictures(torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8))
+    found = bits_by_level(flow, images, batch_size=3, seed=5)
+    assert found.shape == (7, 2) and found.dtype == torch.float64
+    pictures, index = Indexed(images).__getitems__(range(7))
+    _, ladj = to_logit(pictures, noise(pictures, 5, 0, index, torch.float64), dtype=torch.float64)
+    whole = 8 - ladj / (64 * math.log(2)) + found.sum(1)
+    torch.testing.assert_close(whole, code_lengths(flow, images, seed=5), rtol=0, atol=1e-9)
+    torch.testing.assert_close(bits_by_level(flow, images, seed=5, indices=[4, 2]), found[[4, 2]])
+    with pytest.raises(ValueError, match="no images"):
+        bits_by_level(flow, images, indices=[])
+
+
+def test_real_nvp_has_no_steps() -> None:
+    flow = build(RealNVPConfig(channels=1, size=8, nres=1, nhidden=4))
+    with pytest.raises(ValueError, match="flow of RealNVP has no RG steps"):
+        flow.log_prob_by_level(torch.zeros(1, 1, 8, 8))
+
+
+def test_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"x must be \(B, 2, 16, 16\), not \(1, 2, 8, 8\)"):
+        awake().log_prob_by_level(torch.zeros(1, 2, 8, 8, dtype=torch.float64))
+
+
+def test_converged_by_hand() -> None:
+    steps = [0, 1, 2, 4, 8, 16]
+    assert converged(steps, [10, 5, 1, 0.4, 0.6, 0], 0.05) == 16, "0.6 of 10 is more than 5 %: only the last is left"
+    assert converged(steps, [10, 5, 1, 0.4, 0.5, 0], 0.05) == 4, "the bound itself is near"
+    assert converged(steps, [10, 0, 0, 5, 0, 0], 0.05) == 8, "what leaves again has not converged"
+    assert converged(steps, [1, 2, 11, 6, 1.4, 1], 0.05) == 8, "the range counts, not first less last"
+    assert converged(steps, [3] * 6) == 0
+    assert converged(steps, [-10, -5, -1, -0.4, -0.5, 0], 0.05) == 4, "signs do not matter"
+
+
+@pytest.mark.parametrize(
+    ("steps", "curve", "tolerance", "message"),
+    [
+        ([0, 1], [1.0], 0.05, "steps must rise"),
+        ([0], [1.0], 0.05, "at least two"),
+        ([1, 0], [1.0, 2.0], 0.05, "steps must rise"),
+        ([0, 1], [1.0, math.nan], 0.05, "finite"),
+        ([0, 1], [1.0, 2.0], 1.0, "between 0 and 1, not 1.0"),
+    ],
+)
+def test_bad_curves_are_named(steps: list, curve: list, tolerance: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        converged(steps, curve, tolerance)
