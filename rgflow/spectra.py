@@ -8,7 +8,10 @@ from torch import Tensor
 
 from rgflow.pictures import to_channels
 
-BAND = (1 / 16, 0.35)  # cycles per pixel: two bins off zero at 32 pixels, below the corner effects of the square lattice
+BAND = (
+    1 / 16,
+    0.35,
+)  # cycles per pixel: two bins off zero at 32 pixels, below the corner effects of the square lattice
 
 
 def frequencies(size: int) -> NDArray:

@@ -1,0 +1,199 @@
+"""One set of weights at several sizes (paper, appendix A): python benchmarks/scale.py --kind shared --sizes 32 --seed 0
+
+Trains a flow on photographs, patches32 or patches64, or first the one and then the other for half of the steps each,
+with the ingredients of --preset fast that work with shared levels. Then, without any further training:
+
+- test bits/dim at 32 x 32;
+- bits/dim of the test pieces of 64 x 64, whole, beside that of their four quarters one by one, the same pixels with the
+  same noise. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a level, so one of its levels is used twice,
+  the finest or the top one;
+- slopes of the power spectra of samples, at 32, 64 and 128.
+
+One run, one JSON with its conditions, the flow (.safetensors) and a few pictures (.npz).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from recorder import of_size, parameter_count
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rgflow import Flow, RGFlowConfig, build, checkpoints, data
+from rgflow.batches import Indexed, code_lengths, noise
+from rgflow.contributions import bits_by_level
+from rgflow.files import replacing
+from rgflow.hierarchy import Hierarchy
+from rgflow.pixels import from_logit
+from rgflow.recipes import PRESETS, TrainConfig, divided
+from rgflow.results import hardware, keep
+from rgflow.spectra import power_spectra, slope
+from rgflow.statistics import bootstrap_interval
+from rgflow.train import fit
+
+OWN = ("nlayers", "nhidden", "linear", "disentangler_lr_factor", "batch_size")  # not from the preset
+FAST = {name: value for name, value in PRESETS["fast"].items() if name not in OWN}
+SHOWN = {32: 8, 64: 6, 128: 2}  # pictures of each size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train."""
+
+    kind: Literal["shared", "unshared", "narrow"] = "shared"
+    """One set of weights for all levels; one for each; one for each, with as many parameters as shared ones."""
+    sizes: Literal["32", "64", "32 64"] = "32"
+    """Edge of the training images; "32 64": half of the steps at the one, then half at the other (shared only)."""
+    seed: int = 0
+    """Of weights, batches, noise and samples."""
+    steps: int = 5000
+    """Of training."""
+    batch_size: int = 8
+    """Images of 32 x 32 in a step; a quarter of it at 64 x 64, for as many pixels."""
+    nlayers: int = 3
+    """Coupling layers per disentangler and decimator."""
+    nhidden: int = 96
+    """Width of a hidden layer (not of narrow ones)."""
+    samples: int = 64
+    """For the slopes, at temperature 1."""
+    threads: int = 1
+    """Threads of torch."""
+    out: Path = Path("results/runs/scale")
+    """Folder."""
+
+
+def quarters(images: Tensor) -> Tensor:
+    """(B, C, 2 h, 2 w) -> (4 B, C, h, w): upper left, upper right, lower left and lower right of each image in turn."""
+    b, c, height, width = images.shape
+    cut = images.view(b, c, 2, height // 2, 2, width // 2)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(4 * b, c, height // 2, width // 2)
+
+
+@torch.no_grad()
+def whole_and_quarters(large: Flow, small: Flow, images: Dataset, seed: int, batch_size: int = 8) -> Tensor:
+    """Bits/dim of images (n, 2): whole, under the large flow, and mean of their quarters, under the small one.
+
+    The noise is that of `batches.code_lengths`, cut in the same way as the images.
+    """
+    source, rows = Indexed(images), []
+    for first in range(0, len(source), batch_size):
+        batch, index = source.__getitems__(range(first, min(first + batch_size, len(source))))
+        draw = noise(batch, seed, 0, index, large.dtype)
+        parts = small.bits_per_dim(quarters(batch), quarters(draw)).view(-1, 4).mean(1)
+        rows.append(torch.stack([large.bits_per_dim(batch, draw), parts], 1).double())
+    return torch.cat(rows)
+
+
+def repeated(flow: Flow, level: int) -> Flow:
+    """A flow for images of twice the edge that uses a level's step twice, with the very same parameters."""
+    config = replace(flow.config, size=tuple(2 * edge for edge in flow.shape[1:]))
+    steps = list(flow.bijector.steps)
+    steps.insert(level, steps[level])
+    hierarchy = Hierarchy(steps, (flow.shape[0], *config.size), config.geometry.depth, config.geometry)
+    return Flow(hierarchy, flow.prior)
+
+
+def train(options: Options) -> tuple[Flow, float]:
+    """A trained flow for images of the first size, and the seconds it took."""
+    of_model, of_training = divided(FAST)
+    edges = [int(size) for size in options.sizes.split()]
+    shared = RGFlowConfig(
+        size=edges[0], nlayers=options.nlayers, nhidden=options.nhidden, share_levels=True, **of_model
+    )
+    config = shared
+    if options.kind != "shared":
+        if len(edges) > 1:
+            raise ValueError(f"sizes {options.sizes!r} go with kind shared only, not {options.kind}")
+        config = replace(shared, share_levels=False)
+        config = of_size(config, parameter_count(shared)) if options.kind == "narrow" else config
+    flow = build(config, torch.Generator().manual_seed(options.seed))
+    seconds = 0.0
+    for edge in edges:
+        recipe = TrainConfig(
+            **of_training, batch_size=options.batch_size * 32**2 // edge**2, steps=options.steps // len(edges),
+            seed=options.seed, out_dir="", quiet=True, print_step=0, eval_epoch=0,
+        )  # fmt: skip
+        start = time.monotonic()
+        fit(flow if edge == edges[0] else flow.resized(edge), data.load(f"patches{edge}"), None, recipe)
+        seconds += time.monotonic() - start
+    return flow, seconds
+
+
+def hierarchies(flow: Flow, kind: str) -> dict[str, Flow]:
+    """The flows of several sizes that can be made of one, by name; each name ends with the edge."""
+    edge = flow.shape[1]
+    if kind == "shared":
+        return {str(size): flow.resized(size) for size in (32, 64, 128)}
+    if edge != 32:
+        return {str(edge): flow}
+    return {"32": flow, "finest twice 64": repeated(flow, 0), "top twice 64": repeated(flow, flow.geometry.depth)}
+
+
+def measure(flows: dict[str, Flow], options: Options) -> dict[str, float]:
+    """All numbers of a run but those of its training."""
+    numbers: dict[str, float] = {}
+
+    def put(name: str, values: Tensor) -> None:
+        numbers[name], numbers[f"{name}: standard error"] = (
+            values.mean().item(),
+            values.std().item() / len(values) ** 0.5,
+        )
+
+    tests = {size: data.load(f"patches{size}", "test") for size in (32, 64)}
+    for name, flow in flows.items():
+        edge = flow.shape[1]
+        if edge in tests:
+            levels = bits_by_level(flow, tests[edge], 8, options.seed).mean(0).tolist()
+            numbers |= {f"{name}: level {h}, bits/dim": value for h, value in enumerate(levels)}
+        if edge == 32:
+            put(f"{name}: bits/dim", code_lengths(flow, tests[32], seed=options.seed))
+        elif edge == 64 and "32" in flows:
+            both = whole_and_quarters(flow, flows["32"], tests[64], options.seed)
+            put(f"{name}: bits/dim", both[:, 0])
+            put(f"{name}: quarters, bits/dim", both[:, 1])
+            put(f"{name}: less quarters, bits/dim", both[:, 0] - both[:, 1])
+        elif edge == 64:
+            put(f"{name}: bits/dim", code_lengths(flow, tests[64], 8, seed=options.seed))
+        generator = torch.Generator().manual_seed(options.seed)
+        drawn = torch.cat([drawn_from(flow, 8, 1.0, generator) for _ in range(-(-options.samples // 8))])
+        found = bootstrap_interval(power_spectra(drawn), slope, generator=generator)
+        numbers |= dict(zip((f"{name}: slope", f"{name}: slope low", f"{name}: slope high"), found))
+    return numbers
+
+
+@torch.no_grad()
+def drawn_from(flow: Flow, n: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """Samples as uint8 images."""
+    return from_logit(flow.sample(n, temperature, generator))
+
+
+def main(options: Options) -> dict[str, float]:
+    """Trains, measures, writes and prints."""
+    torch.set_num_threads(options.threads)
+    flow, seconds = train(options)
+    flow = flow.eval().requires_grad_(False)
+    flows = hierarchies(flow, options.kind)
+    numbers = {"parameters": parameter_count(flow.config), "seconds": round(seconds, 1)} | measure(flows, options)
+    name = f"{options.kind}-{options.sizes.replace(' ', 'then')}-{options.seed}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    card = {"data": "patches" + options.sizes, "steps": options.steps, "seed": options.seed}
+    checkpoints.save(flow, options.out / f"{name}.safetensors", card)
+    generator = torch.Generator().manual_seed(options.seed)
+    pictures = {key: drawn_from(f, SHOWN[f.shape[1]], 0.7, generator).numpy() for key, f in flows.items()}
+    with replacing(options.out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **pictures)
+    keep(options.out / f"{name}.json", options, numbers)
+    print(hardware())
+    print(name, *(f"{key:45s} {value:,.4f}" for key, value in numbers.items()), sep="\n  ")
+    return numbers
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
