@@ -4,8 +4,8 @@ Trains a flow on photographs, patches32 or patches64, or first the one and then 
 with the ingredients of --preset fast that work with shared levels. Then, without any further training:
 
 - test bits/dim at 32 x 32;
-- bits/dim of the test pieces of 64 x 64, whole, beside that of their four quarters one by one, the same pixels with the
-  same noise. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a level, so one of its levels is used twice,
+- bits/dim of the test pieces of 64 x 64, whole, beside that of their four quarters one by one: the same pixels with the
+  same noise. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a level, so one of its own is used twice,
   the finest or the top one;
 - slopes of the power spectra of samples, at 32, 64 and 128.
 
