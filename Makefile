@@ -21,7 +21,7 @@ JOBS ?= 2
 help:
 	@echo "make book             run the notebooks (RGFLOW_PROFILE=quick|book|full, now $(RGFLOW_PROFILE)) and build book/_build/html"
 	@echo "make test             ruff, the tests, and the notebooks in the quick profile"
-	@echo "make results          run the notebooks and write the numbers they measure to results/"
+	@echo "make results          run the notebooks, write the numbers they measure to results/, and the ledger's badge"
 	@echo "make notebooks-clean  strip outputs from notebooks/"
 	@echo "make clean            remove what the others built (not .venv)"
 
@@ -46,6 +46,7 @@ test: $(INSTALLED)
 
 results: $(INSTALLED)
 	RGFLOW_PROFILE=$(RGFLOW_PROFILE) RGFLOW_RESULTS=$(CURDIR)/results $(BIN)/python scripts/execute.py --jobs $(JOBS)
+	$(BIN)/python scripts/badge.py
 
 notebooks-clean: $(INSTALLED)
 	$(BIN)/python scripts/clean_notebooks.py

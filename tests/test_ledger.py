@@ -68,7 +68,7 @@ WORD = re.compile(r"\b(?:partly reproduced|not reproduced|not decidable here|not
 
 
 def stated(text: str) -> list[tuple[str, str]]:
-    """Claims and the verdict said of them in bold in the same line: the rows of a table, or 'C7 ...: **reproduced**'."""
+    """Claims and the one verdict said of them in bold in the same line, be it a table's row or 'C7: **reproduced**'."""
     found = []
     for line in text.splitlines():
         words = [word for bold in re.findall(r"\*\*([^*]+)\*\*", line) for word in WORD.findall(bold)]
@@ -219,7 +219,8 @@ def test_numbers_are_rounded_to_their_intervals(value: dict, text: str) -> None:
 
 
 def test_names_do_not_break_the_table(tmp_path: Path) -> None:
-    line = decide(tmp_path, {"|x|*": entry(0.7, 0.6, 0.8)}, lambda n: graded({"": n["|x|*"].low > 0}), numbers=("|x|*",))
+    good = {"|x|*": entry(0.7, 0.6, 0.8)}
+    line = decide(tmp_path, good, lambda n: graded({"": n["|x|*"].low > 0}), numbers=("|x|*",))
     row = ledger.table([line]).splitlines()[2]
     assert row.replace("\\|", "").count("|") == 7
 
@@ -298,8 +299,9 @@ def test_sparse_prior() -> None:
 
 def test_pinwheel() -> None:
     def pinwheel(**changes: tuple) -> str:
-        given = dict(R_seeds_laplace=(0.8, 0.6, 0.9), R_turned_laplace=(0.8, 0.6, 0.9), purity_at_0=(0.8, 0.75, 0.9),
-                     rayleigh_p_seeds_laplace=(0.001,), rayleigh_p_turned_laplace=(0.001,), kl=(0.05, 0.04, 0.06))  # fmt: skip
+        given = {f"R_{test}_laplace": (0.8, 0.6, 0.9) for test in ("seeds", "turned")}
+        given |= {f"rayleigh_p_{test}_laplace": (0.001,) for test in ("seeds", "turned")}
+        given |= {"purity_at_0": (0.8, 0.75, 0.9), "kl": (0.05, 0.04, 0.06)}
         return verdict("C7", (0.3, 0.1, 0.4), **{**given, **changes})
 
     assert pinwheel() == REPRODUCED
