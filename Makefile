@@ -21,7 +21,7 @@ JOBS ?= 2
 help:
 	@echo "make book             run the notebooks (RGFLOW_PROFILE=quick|book|full, now $(RGFLOW_PROFILE)) and build book/_build/html"
 	@echo "make test             ruff, the tests, and the notebooks in the quick profile"
-	@echo "make results          run the notebooks, write the numbers they measure to results/, and the ledger's badge"
+	@echo "make results          run the notebooks, write the numbers they measure to results/, and what shows them"
 	@echo "make notebooks-clean  strip outputs from notebooks/"
 	@echo "make clean            remove what the others built (not .venv)"
 
@@ -35,6 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 book: $(INSTALLED)
 	RGFLOW_PROFILE=$(RGFLOW_PROFILE) RGFLOW_RESULTS=$(CURDIR)/build/results $(BIN)/python scripts/execute.py --jobs $(JOBS)
 	@$(BIN)/python scripts/compare_results.py build/results
+	@$(BIN)/python scripts/api.py
 	$(BIN)/jupyter-book build . --path-output book --all -W -n --keep-going -q
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
 
@@ -47,9 +48,10 @@ test: $(INSTALLED)
 results: $(INSTALLED)
 	RGFLOW_PROFILE=$(RGFLOW_PROFILE) RGFLOW_RESULTS=$(CURDIR)/results $(BIN)/python scripts/execute.py --jobs $(JOBS)
 	$(BIN)/python scripts/badge.py
+	$(BIN)/python scripts/front.py
 
 notebooks-clean: $(INSTALLED)
 	$(BIN)/python scripts/clean_notebooks.py
 
 clean:
-	rm -rf book/executed book/_build build .pytest_cache .ruff_cache .hypothesis
+	rm -rf book/executed book/_build book/api build .pytest_cache .ruff_cache .hypothesis

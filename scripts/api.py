@@ -14,6 +14,7 @@ from rgflow.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "book" / "api"
+OPTIONS = ("members:", "show-inheritance:", "member-order: bysource", "ignore-module-all:")
 ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| (.+) \|$", re.MULTILINE)
 
 
@@ -31,9 +32,9 @@ def rows(contributing: str) -> list[tuple[list[str], str]]:
 def page(names: list[str], about: str) -> str:
     """The page of one row, in MyST Markdown."""
     text = [f"# {', '.join(names)}", "", f"{about[:1].upper()}{about[1:]}.", ""]
+    options = [f"   :{option}" for option in OPTIONS]
     for name in names:
-        text += [f"## rgflow.{name}", "", "```{eval-rst}", f".. automodule:: rgflow.{name}", "   :members:",
-                 "   :show-inheritance:", "   :member-order: bysource", "   :ignore-module-all:", "```", ""]  # fmt: skip
+        text += [f"## rgflow.{name}", "", "```{eval-rst}", f".. automodule:: rgflow.{name}", *options, "```", ""]
     return "\n".join(text)
 
 

@@ -51,6 +51,7 @@ def mended(lines: list[str]) -> list[str]:
     new: list[str] = []
     block: list[str] = []
     kept: int | None = None  # indent of the directive, or of the section, whose inside stays
+    directive = False
 
     def close() -> None:
         if block:
