@@ -152,25 +152,25 @@ def number(entry: Entry) -> str:
 
 def table(decided: Iterable[Line]) -> str:
     """The ledger in Markdown, one line per claim, for a page beside the chapters that holds the `details` too."""
-    rows = ["| | claim of the paper | verdict | measured here, 95 % | n | chapter |", "| --- " * 6 + "|"]
+    rows = ["| | claim of the paper | verdict | measured here, 95 % |", "| --- " * 4 + "|"]
     for line in decided:
         claim, shown = line.claim, [(name, line.read[name]) for name in line.claim.numbers if name in line.read]
-        measured = "<br>".join(f"{_plain(name)}: **{number(entry)}**" for name, entry in shown) or line.verdict.why
-        sizes = "<br>".join(_size(entry) for _, entry in shown)
-        cells = (f"[{claim.id}](#{claim.id.lower()})", claim.claim, f"**{line.verdict.word}**", measured, sizes)
-        rows.append(f"| {' | '.join(cells)} | {_link(line)} |")
+        measured = [f"{_plain(name)}: **{number(entry)}**, {_size(entry)}" for name, entry in shown]
+        cells = (f"[{claim.id}](#{claim.id.lower()})", f"{claim.claim} ({_link(line)})", f"**{line.verdict.word}**",
+                 "<br>".join(measured) or line.verdict.why)  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
 def details(line: Line) -> str:
     """What is behind one line, in Markdown, folded: the rule in words and as code, its parts, every number it read."""
     claim, verdict = line.claim, line.verdict
-    text = [f"*{claim.claim}* ({claim.source[:1].upper()}{claim.source[1:]}; chapter {_link(line)})", ""]
+    text = [f"*{claim.claim}* ({claim.source[:1].upper()}{claim.source[1:]}; {_link(line)})", ""]
     text += [f"**Rule.** {' '.join(claim.rule.split())}", ""]
     text += [f"* {part}: {'holds' if holds else 'does not hold'}" for part, holds in verdict.parts.items()]
     text += ["", f"{verdict.word.capitalize()}: {verdict.why}.", ""] if verdict.why else [""]
     if line.read:
-        text += ["| number | value, 95 % | n | profile | commit |", "| --- | --- | --- | --- | --- |"]
+        text += ["| number | value, 95 % | sample | profile | commit |", "| --- " * 5 + "|"]
         for name, entry in line.read.items():
             cells = (_plain(name), number(entry), _size(entry), entry["profile"], entry["commit"])
             text.append(f"| {' | '.join(cells)} |")
@@ -182,14 +182,14 @@ def details(line: Line) -> str:
 
 
 def _size(entry: Entry) -> str:
-    return "exact" if entry["interval"] is None else str(entry["n"])
+    return "exact" if entry["n"] is None else f"n = {entry['n']}"
 
 
 def _link(line: Line) -> str:
     """To the chapter, once it is there (a link to a page that does not exist stops the build of the book)."""
     name, section = line.claim.chapter, line.claim.section
     there = (results.REPOSITORY / "notebooks" / f"{name}.ipynb").exists()
-    return f"[{name[:2]}]({name}.ipynb{'#' + section if section else ''})" if there else name[:2]
+    return f"[chapter {name[:2]}]({name}.ipynb{'#' + section if section else ''})" if there else f"chapter {name[:2]}"
 
 
 def _plain(name: str) -> str:

@@ -32,7 +32,8 @@ WRITES = {"data": "seen.png", "train": "runs/mine/model.safetensors", "sample": 
 
 def commands() -> list[str]:
     """The lines of the shell blocks, as the page has them."""
-    return [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
+    blocks = [block.replace("\\\n", " ") for kind, block in BLOCKS if kind == "sh"]
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def shortened(command: str) -> str:
@@ -81,6 +82,6 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     space: dict = {}
     exec(compile(snippets[0], "own_images.md", "exec"), space)
     assert (tmp_path / "mixed.png").stat().st_size > 0
-    a, b, mixed = space["a"], space["b"], space["mixed"]
-    assert torch.allclose(mixed[0], a[0], atol=1e-3) and torch.allclose(mixed[-1], b[0], atol=1e-3)
-    assert not torch.allclose(mixed[2], a[0], atol=1e-1)
+    x, mixed = space["x"], space["mixed"]
+    assert torch.allclose(mixed[0], x[0], atol=1e-3) and torch.allclose(mixed[-1], x[1], atol=1e-3)
+    assert not torch.allclose(mixed[2], x[0], atol=1e-1)
