@@ -238,8 +238,8 @@ def verdict(name: str, default: tuple, **changes: tuple) -> str:
 
 
 def test_theorems() -> None:
-    assert verdict("C1", (1e-10,)) == REPRODUCED and verdict("C1", (1e-10,), spline=(2e-9,)) == NOT
-    assert verdict("C1", (1e-10,), round_trip=(2e-9,)) == NOT
+    assert verdict("C1", (1e-10,)) == REPRODUCED and verdict("C1", (1e-10,), Jacobian=(2e-9,)) == NOT
+    assert verdict("C1", (1e-10,), patches32=(2e-9,)) == NOT
     assert verdict("C2", (0.0,)) == REPRODUCED and verdict("C2", (1e-30,)) == NOT
     even = {f"{what}, L = {2**k}": entry(100 + 13 * k) for what in ("latents", "blocks") for k in range(5, 11)}
     even["cones: sites and blocks counted otherwise by the engine"] = entry(0)
@@ -334,13 +334,13 @@ def test_memory_scale_depth() -> None:
     assert verdict("C14", (0.25, 0.2, 0.3), gradients=(1e-4,)) == NOT
     assert verdict("C14", (0.5, 0.4, 0.6), gradients=(1e-6,)) == NOT
     step, good = (1e-12,), (0.05, 0.01, 0.09)
-    assert verdict("C15", good, one_step=step) == REPRODUCED
-    assert verdict("C15", good, one_step=(1e-3,)) == NOT
-    assert verdict("C15", good, one_step=step, unshared=(0.05, -0.1, 0.2)) == PARTLY
-    assert verdict("C15", (0.05, -0.1, 0.2), one_step=step) == NOT
+    assert verdict("C15", good, one_more_step=step) == REPRODUCED
+    assert verdict("C15", good, one_more_step=(1e-3,)) == NOT
+    assert verdict("C15", good, one_more_step=step, better_control=(0.05, -0.1, 0.2)) == PARTLY
+    assert verdict("C15", (0.05, -0.1, 0.2), one_more_step=step) == NOT
     better, unsure = (-0.1, -0.2, -0.05), (-0.1, -0.3, 0.1)
-    assert verdict("C16", better) == REPRODUCED and verdict("C16", better, depth_4_less_2=unsure) == PARTLY
-    assert verdict("C16", better, depth_8_less_1=unsure, depth_4_less_2=unsure) == NOT
+    assert verdict("C16", better) == REPRODUCED and verdict("C16", better, **{"4_layers_less_2": unsure}) == PARTLY
+    assert verdict("C16", better, **{"8_layers_less_1": unsure, "4_layers_less_2": unsure}) == NOT
     later = (1.0, 0.5, 1.5)
     assert verdict("C17", later) == REPRODUCED and verdict("C17", later, msds1=(0.5, -0.1, 1)) == PARTLY
     assert verdict("C17", later, msds1=(-0.1, -0.5, 1)) == NOT and verdict("C17", (0.5, -0.1, 1)) == NOT
