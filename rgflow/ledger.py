@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -34,7 +35,7 @@ class Claim:
     numbers: tuple[str, ...] = ()
     """Of the numbers that the rule reads, those shown in the claim's line."""
     section: str = ""
-    """Heading of the chapter that the line links to, as in its address; empty for the chapter's top."""
+    """Heading in the chapter to which the line links; empty for the chapter's top."""
     least: int = 1
     """How many images, latents or seeds each number with an interval must rest on."""
     theorem: bool = False
@@ -186,10 +187,13 @@ def _size(entry: Entry) -> str:
 
 
 def _link(line: Line) -> str:
-    """To the chapter, once it is there (a link to a page that does not exist stops the build of the book)."""
-    name, section = line.claim.chapter, line.claim.section
+    """To the chapter once it is there, to its section once that is (a link to nothing stops the build of the book)."""
+    name, number = line.claim.chapter, f"chapter {line.claim.chapter[:2]}"
     there = (results.REPOSITORY / "notebooks" / f"{name}.ipynb").exists()
-    return f"[chapter {name[:2]}]({name}.ipynb{'#' + section if section else ''})" if there else f"chapter {name[:2]}"
+    # As MyST makes the anchor of a heading.
+    anchor = re.sub(r"[^\w\- ]", "", line.claim.section.lower().replace(" ", "-"))
+    to = f"#{anchor}" if anchor and line.read else ""
+    return f"[{number}]({name}.ipynb{to})" if there else number
 
 
 def _plain(name: str) -> str:

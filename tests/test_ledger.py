@@ -45,6 +45,17 @@ def test_chapters_of_the_ledger_are_those_of_the_book() -> None:
     assert {claim.chapter for claim in CLAIMS.values()} <= set(CHAPTERS)
 
 
+def test_links_lead_to_headings_that_exist() -> None:
+    for line in ledger.lines():
+        path = ROOT / "notebooks" / f"{line.claim.chapter}.ipynb"
+        if path.exists() and line.verdict.word != UNMEASURED:
+            cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
+            headings = re.findall(r"^##+ (.+)$", "\n".join("".join(cell["source"]) for cell in cells), re.MULTILINE)
+            assert line.claim.section in headings, f"{line.claim.id}: {line.claim.section!r} is not in {headings}"
+    fills = ledger.decide(CLAIMS["C10"])
+    assert "[chapter 06](06_inpainting.ipynb#figure-6-fills-of-holes)" in ledger.table([fills])
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_a_rule_reads_the_same_numbers_whatever_they_are(name: str) -> None:
     asked = names(RULES[name])
