@@ -290,6 +290,7 @@ def test_factors_and_mixing() -> None:
     assert verdict("C6", all_of_it, **levels) == REPRODUCED
     assert verdict("C6", all_of_it, **levels, positions=nothing) == PARTLY
     assert verdict("C6", all_of_it, swapped_0=(0.0, -0.05, 0.2)) == NOT
+    assert verdict("C6", all_of_it, swapped_0=(-0.1, -0.2, 0.05)) == NOT
     assert verdict("C6", all_of_it, **levels, global_angle=nothing) == PARTLY
     worst = {"study_msds1_laplace_2": nothing, "study_msds2_laplace_1": nothing}
     assert verdict("C6", all_of_it, **levels, **worst) == NOT, "one seed of three fails on each set"
