@@ -19,7 +19,7 @@ SEEDS = (0, 1, 2)
 
 
 def bijective(n: Numbers) -> Verdict:
-    """C1."""
+    """Rule C1: an exact bijection with a tractable likelihood."""
     flows = [name for name in checkpoints.shipped() if name.split("-")[0] in ("msds1", "msds2", "patches32")]
     errors = [n.exact(f"{name}: round trip, float64") for name in flows]
     parts = {
@@ -30,12 +30,12 @@ def bijective(n: Numbers) -> Verdict:
 
 
 def inside_the_cones(n: Numbers) -> Verdict:
-    """C2."""
+    """Rule C2: receptive fields lie in generation cones."""
     return graded({"nothing outside": n.exact("shipped flows: largest |dx/dz| outside the cones") == 0})
 
 
 def logarithmic(n: Numbers) -> Verdict:
-    """C3."""
+    """Rule C3: an inference cone grows as log L."""
     parts = {}
     for what in ("latents", "blocks"):
         counts = [n.exact(f"{what}, L = {2**k}") for k in range(5, 11)]
@@ -45,7 +45,7 @@ def logarithmic(n: Numbers) -> Verdict:
 
 
 def fields_grow(n: Numbers) -> Verdict:
-    """C4."""
+    """Rule C4: receptive fields grow with the level."""
     parts = {}
     for name in PICTURES:
         radii = [n[f"{name}: level {level}: median radius"] for level in range(4)]
@@ -56,7 +56,7 @@ def fields_grow(n: Numbers) -> Verdict:
 
 
 def few_matter(n: Numbers) -> Verdict:
-    """C5."""
+    """Rule C5: few latents are strong."""
     parts = {}
     for name in PICTURES:
         parts[f"(a) {name}"] = n[f"{name}: share of all strengths above one"].high < 0.5
@@ -65,7 +65,7 @@ def few_matter(n: Numbers) -> Verdict:
 
 
 def levels_separate(n: Numbers) -> Verdict:
-    """C6."""
+    """Rule C6: levels keep global and local factors apart."""
     parts = {}
     for name, (shared, free) in OVALS.items():
         studies = [f"study {name} laplace {seed}: donor" for seed in SEEDS]
@@ -79,7 +79,7 @@ def levels_separate(n: Numbers) -> Verdict:
 
 
 def quadrants_to_legs(n: Numbers) -> Verdict:
-    """C7."""
+    """Rule C7: the Laplace prior ties quadrants to legs."""
     rule, parts = purity.RULE, {}
     for test in purity.TESTS:
         lengths = {prior: n[f"R {test} {prior}"] for prior in ("laplace", "gaussian")}
@@ -98,7 +98,7 @@ def quadrants_to_legs(n: Numbers) -> Verdict:
 
 
 def sparse_prior_disentangles(n: Numbers) -> Verdict:
-    """C8."""
+    """Rule C8: the sparse prior disentangles better than the Gaussian."""
     more = {
         f"{measure}, {name}": n[f"Laplace minus Gaussian: {measure}, {name}"]
         for name in OVALS
@@ -117,7 +117,7 @@ def sparse_prior_disentangles(n: Numbers) -> Verdict:
 
 
 def mixing_by_levels(n: Numbers) -> Verdict:
-    """C9."""
+    """Rule C9: a mixture has the large scale of A and the details of B."""
     studies = [f"study msds1 laplace {seed}:" for seed in SEEDS]
     shared, free = OVALS["msds1"]
     details = [n[f"{study} B {factor}, cut 3"] for study in studies for factor in free]
@@ -130,7 +130,7 @@ def mixing_by_levels(n: Numbers) -> Verdict:
 
 
 def fills(n: Numbers) -> Verdict:
-    """C10."""
+    """Rule C10: fills from the latents in the cone."""
     parts = {}
     for name in PICTURES:
         ours, paired = n[f"{name}, RG-Flow in its cone: PSNR"], n[f"{name}, RG-Flow less Real NVP constrained: PSNR"]
@@ -141,7 +141,7 @@ def fills(n: Numbers) -> Verdict:
 
 
 def checkpointing_saves(n: Numbers) -> Verdict:
-    """C14."""
+    """Rule C14: checkpointing cuts memory."""
     share = n["C14: peak with checkpointing over peak without"]  # interval: the least and the most of the six cases
     parts = {
         "(a) a third in every case": share.high <= 1 / 3,
@@ -151,7 +151,7 @@ def checkpointing_saves(n: Numbers) -> Verdict:
 
 
 def scale_invariant(n: Numbers) -> Verdict:
-    """C15."""
+    """Rule C15: shared weights are scale-invariant."""
     parts = {
         "(a) one step more": n.exact("C15 a: largest difference from one more step") <= 1e-9,
         "(b) carries over": n["shared: whole less quarters"].high < 0.1,
@@ -161,7 +161,7 @@ def scale_invariant(n: Numbers) -> Verdict:
 
 
 def deeper_is_better(n: Numbers) -> Verdict:
-    """C16."""
+    """Rule C16: deeper is better."""
     parts, whole = {}, []
     for name in PICTURES:
         for shallow, deep in pairwise((1, 2, 4, 8)):
@@ -171,14 +171,14 @@ def deeper_is_better(n: Numbers) -> Verdict:
 
 
 def lowest_converges_last(n: Numbers) -> Verdict:
-    """C17."""
+    """Rule C17: the lowest level converges last."""
     lags = {name: n[f"C17 {name}: lag of level 0, falling layers, 5 %"] for name in PICTURES}
     parts = {name: lag.low > 0 for name, lag in lags.items()}
     return graded(parts, partly=any(parts.values()) and all(lag.value > 0 for lag in lags.values()))
 
 
 def thirty_of_48(n: Numbers) -> Verdict:
-    """C18."""
+    """Rule C18: 30 of 48 latents of the top level are visible."""
     share = n["faces: level 3: share of strengths above one"]
     covers = share.low <= 30 / 48 <= share.high
     word = REPRODUCED if covers else PARTLY if share.value >= 0.5 else NOT
