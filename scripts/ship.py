@@ -27,10 +27,15 @@ def main() -> int:
     parser.add_argument("name", help="name to load it by")
     parser.add_argument("--licence", required=True, help="of the data, hence of the weights")
     parser.add_argument("--note", default="", help="one more line for the card")
+    parser.add_argument("--data-path", type=Path, help="where the set lies, as in rgflow train")
+    parser.add_argument("--test-index", type=Path, help="file that names its test images, as in rgflow train")
     options = parser.parse_args()
     source = options.run / "model.safetensors"
     flow, card = checkpoints.load(source), checkpoints.read_card(source)["card"]
-    score = evaluate(flow, data.load(card["data"], "test", seed=card.get("data_seed", 0)), batch_size=250)
+    test = data.load(
+        card["data"], "test", options.data_path, test_index=options.test_index, seed=card.get("data_seed", 0)
+    )
+    score = evaluate(flow, test, batch_size=250)
     card |= dict(zip(("test_bits_per_dim", "test_standard_error", "test_images"), score))
     card["command"] = shlex.join(without_folders(shlex.split(card["command"])))
     card |= {"licence": options.licence} | ({"note": options.note} if options.note else {})
