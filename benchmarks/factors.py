@@ -3,8 +3,8 @@
 Trains a flow, or reads one, and measures on test images of MSDS1 or MSDS2: what single latents and whole levels know
 of the factors from which the pictures were drawn (linear R^2, mutual information, MIG, DCI), how far the latents of the
 top level are correlated, and what a picture has of which source when levels are swapped or mixed. These numbers decide
-claims C6, C8 and C9; `rgflow.rules` applies the rules. All intervals are 95 %; a number NAME has its ends in "NAME low"
-and "NAME high".
+claims C6, C8 and C9: chapters 04 and 05 hand them to the ledger. All intervals are 95 %; a number NAME has its ends in
+"NAME low" and "NAME high".
 
 All flows have the settings of the preset `fast` without its fitted linear maps, which would favour one prior.
 """

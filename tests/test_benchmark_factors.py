@@ -1,4 +1,4 @@
-"""The benchmark of factors runs, names its numbers as the rules do, and measures the flow it is given."""
+"""The benchmark of factors runs, names its numbers as the ledger's rules do, and measures the flow it is given."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from rgflow import RGFlowConfig, build, checkpoints, disentanglement, factors, mixing, rules, shares, synthetic
+from rgflow import RGFlowConfig, build, checkpoints, disentanglement, factors, mixing, shares, studies, synthetic
+from rgflow.evidence import names
 from rgflow.pictures import Pictures
 from rgflow.statistics import bootstrap_interval as few
+from rgflow.verdicts import RULES
 
 TINY = {"nlayers": 1, "nhidden": 4, "net": "plain", "batch_size": 4}
 
@@ -38,12 +40,13 @@ SMALL = {"images": 200, "linear_images": 60, "pairs": 12, "bins": 4, "groups": 2
 def test_it_trains_measures_and_keeps(benchmark, name, tmp_path, capsys) -> None:
     options = benchmark.Options(data=name, **SMALL, out=tmp_path / "out", save=tmp_path / "models")
     numbers = benchmark.main(options)
-    runs = rules.load(tmp_path / "out")
+    runs = studies.load(tmp_path / "out")
     assert runs == {(name, "laplace", 0): numbers} and numbers["steps"] >= 1
-    three = {(name, prior, seed): numbers for prior in rules.PRIORS for seed in rules.SEEDS}
-    assert rules.levels_separate(three).parts[f"(a) {name}"] in (True, False)  # it finds all its numbers
-    assert set(rules.sparse_prior_disentangles(three)[1]) == {f"{measure}, {name}" for measure in rules.MEASURES}
-    assert name == "msds2" or rules.mixing_by_levels(three).verdict is not None
+    every = dict.fromkeys(studies.missing({}), numbers)
+    assert len(studies.differences(every)) == 4
+    asked = [*names(RULES["C6"]), *names(RULES["C9"])]
+    for what in [what for what in asked if f" {name} " in what]:
+        assert studies.named(every, what).low <= studies.named(every, what).high, what
     said = capsys.readouterr().out
     assert "best latent positions, level 2" in said and " low" not in said
     model = tmp_path / "models" / f"{name}-laplace-0.safetensors"
