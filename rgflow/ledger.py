@@ -163,6 +163,20 @@ def table(decided: Iterable[Line]) -> str:
     return "\n".join(rows)
 
 
+def said(name: str, where: Path | None = None) -> str:
+    """The verdict of one claim as its chapter prints it, in Markdown, with the parts of the rule.
+
+    ValueError: no such claim; else as in `decide`.
+    """
+    claims, _ = load()
+    if name not in claims:
+        raise ValueError(f"{name} is not in the ledger; there are {', '.join(claims)}")
+    verdict = decide(claims[name], where).verdict
+    parts = "; ".join(f"{part}: {'holds' if holds else 'does not hold'}" for part, holds in verdict.parts.items())
+    why = f", for {verdict.why}" if verdict.why else ""
+    return f"**{name}: {verdict.word}**{why}" + (f" ({parts})." if parts else ".")
+
+
 def details(line: Line) -> str:
     """What is behind one line, in Markdown, folded: the rule in words and as code, its parts, every number it read."""
     claim, verdict = line.claim, line.verdict

@@ -56,6 +56,14 @@ def test_links_lead_to_headings_that_exist() -> None:
     assert "[chapter 06](06_inpainting.ipynb#figure-6-fills-of-holes)" in ledger.table([fills])
 
 
+def test_a_chapter_says_its_verdict(tmp_path: Path) -> None:
+    assert ledger.said("C10", tmp_path) == "**C10: not measured yet**, for chapter 06 has no results yet."
+    said = ledger.said("C10")
+    assert said.startswith(f"**C10: {ledger.decide(CLAIMS['C10']).verdict.word}** (") and "(a) msds1: holds" in said
+    with pytest.raises(ValueError, match="C19 is not in the ledger; there are C1, "):
+        ledger.said("C19")
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_a_rule_reads_the_same_numbers_whatever_they_are(name: str) -> None:
     asked = names(RULES[name])
