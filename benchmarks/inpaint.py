@@ -65,7 +65,8 @@ def random_flow(options: Options) -> Flow:
     """Weights as built, the same for all levels and sizes, but for what is built as 0: else a flow is the identity."""
     config = RGFlowConfig(size=options.sizes[0], nlayers=options.nlayers, nres=1, nhidden=options.nhidden,
                           share_levels=True)  # fmt: skip
-    flow, generator = build(config), torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    flow = build(config, generator)
     with torch.no_grad():
         for weight in flow.parameters():
             if not weight.any():
