@@ -140,6 +140,40 @@ def fills(n: Numbers) -> Verdict:
     return graded(parts, partly=any(_on_all(part, parts) for part in ("(a)", "(b)", "(c)")))
 
 
+def no_worse_than_real_nvp(n: Numbers) -> Verdict:
+    """Rule C11: bits/dim below those of Real NVP."""
+    names = ("msds1", "patches32", "faces")
+    differences = {name: n[f"C11 {name}: RG-Flow less Real NVP"] for name in names}
+    parts = {("(a) " if name == "msds1" else "(b) ") + name: d.high < 0 for name, d in differences.items()}
+    worse = any(differences[name].low > 0.02 for name in names[1:])
+    return graded(parts, partly=parts["(a) msds1"] and not worse)
+
+
+def real_nvp_not_local(n: Numbers) -> Verdict:
+    """Rule C12: Real NVP's latents reach out of the cones, and far."""
+    parts = {}
+    for name in PICTURES:
+        outside = [n[f"{name}-realnvp: level {level}: effect outside the cone"] for level in (0, 1)]
+        own, other = (n[f"{flow}: level 0: median spread"] for flow in (name, f"{name}-realnvp"))
+        parts[f"(a) {name}"] = all(share.low > 0.05 for share in outside)
+        parts[f"(b) {name}"] = other.low >= own.high * 2
+    return graded(parts, partly=_on_all("(a)", parts) or _on_all("(b)", parts))
+
+
+def mixed_temperatures(n: Numbers) -> Verdict:
+    """Rule C13: samples at mixed temperatures are harder to tell from real images."""
+    parts, saturated = {}, []
+    for name in ("msds1", "faces"):
+        accuracies = [n.exact(f"C13 {name}: accuracy, {scheme}") for scheme in ("mixed", "1", "0.6")]
+        saturated += [name] if min(accuracies) > 0.99 else []
+        for part, scheme in (("(a)", "1"), ("(b)", "0.6")):
+            parts[f"{part} {name}"] = n[f"C13 {name}: mixed less {scheme}"].high < 0
+    if saturated:
+        why = f"every scheme is told from real images more than 99 times of 100 on {' and '.join(saturated)}"
+        return Verdict(UNDECIDABLE, parts, why)
+    return graded(parts, partly=parts["(a) msds1"] and parts["(a) faces"])
+
+
 def checkpointing_saves(n: Numbers) -> Verdict:
     """Rule C14: checkpointing cuts memory."""
     share = n["C14: peak with checkpointing over peak without"]  # interval: the least and the most of the six cases
@@ -201,6 +235,9 @@ RULES: dict[str, Callable[[Numbers], Verdict]] = {
     "C8": sparse_prior_disentangles,
     "C9": mixing_by_levels,
     "C10": fills,
+    "C11": no_worse_than_real_nvp,
+    "C12": real_nvp_not_local,
+    "C13": mixed_temperatures,
     "C14": checkpointing_saves,
     "C15": scale_invariant,
     "C16": deeper_is_better,

@@ -348,6 +348,26 @@ def test_fills() -> None:
     assert word(**three) == NOT
 
 
+def test_real_nvp_and_temperatures() -> None:
+    better, level, worse = (-0.1, -0.2, -0.01), (0.0, -0.01, 0.019), (0.03, 0.021, 0.04)
+    assert verdict("C11", better) == REPRODUCED
+    assert verdict("C11", better, faces=level) == PARTLY and verdict("C11", better, patches32=worse) == NOT
+    assert verdict("C11", better, msds1=level) == NOT
+    far = {"effect_outside": (0.1, 0.06, 0.2), "realnvp:_level_0:_median_spread": (5, 4.2, 6)}
+    assert verdict("C12", (2, 1.9, 2.1), **far) == REPRODUCED
+    assert verdict("C12", (2, 1.9, 2.2), **far) == PARTLY, "not twice"
+    near = {"msds1-realnvp: level 1: effect outside the cone": (0.1, 0.04, 0.2)}
+    assert verdict("C12", (2, 1.9, 2.1), **far, **near) == PARTLY
+    assert verdict("C12", (2, 1.9, 2.2), **far, **near) == NOT
+    accuracies = {"accuracy": (0.9,)}
+    assert verdict("C13", better, **accuracies) == REPRODUCED
+    assert verdict("C13", better, **accuracies, **{"faces: mixed less 0.6": level}) == PARTLY
+    assert verdict("C13", better, **accuracies, **{"msds1: mixed less 1": level}) == NOT
+    told_apart = {"faces: accuracy": (0.991,)}
+    assert verdict("C13", better, **accuracies, **told_apart) == UNDECIDABLE
+    assert verdict("C13", better, **accuracies, **told_apart, **{"faces: accuracy, mixed": (0.9,)}) == REPRODUCED
+
+
 def test_memory_scale_depth() -> None:
     assert verdict("C14", (0.25, 0.2, 0.3), gradients=(1e-6,)) == REPRODUCED
     assert verdict("C14", (0.4, 0.3, 0.5), gradients=(1e-6,)) == PARTLY
