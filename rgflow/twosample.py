@@ -19,7 +19,8 @@ COMPONENTS = 64
 
 def principal_components(real: Tensor, count: int = COMPONENTS) -> PCA:
     """The principal components of real images, uint8 (N, C, H, W), grey levels from 0 to 1; not rescaled, so that each
-    counts as much as it varies.
+    counts as much as it varies. The images must be others than those compared: along its own components a finite set
+    varies more than any other does.
 
     ValueError: no more images than components, or no such number of components.
     """
