@@ -108,7 +108,7 @@ def record(config: RGFlowConfig, study: Study) -> tuple[dict[str, float], list[t
     last = evaluate(flow, tests, seed=study.seed, indices=spread(len(tests), study.final_images))
     numbers = {
         "test bits/dim": last.mean, "standard error": last.standard_error, "test images": last.n, "steps": run.steps,
-        "seconds": round(run.seconds - recorder.spent, 1), "parameters": parameter_count(config),
+        "seconds": round(recorder.rows[-1][1], 1), "parameters": parameter_count(config),
     }  # fmt: skip
     return numbers, recorder.rows
 

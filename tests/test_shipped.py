@@ -17,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # real images,
 FACES = SHARED / "celeba_aligned_32.npz"
 
 
-def tests_of(card: dict[str, object], folder: Path) -> torch.utils.data.Dataset:
+def images_of(card: dict[str, object], folder: Path) -> torch.utils.data.Dataset:
     """The test set of a card; skips where its images are not at hand."""
     if card["data"] == "images":
         if not FACES.exists():
@@ -56,6 +56,6 @@ def test_trained_flows_come_back(name: str, dtype: torch.dtype, bound: float) ->
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_of_the_cards(name: str, tmp_path: Path) -> None:
     card = checkpoints.read_card(name)["card"]
-    test = tests_of(card, tmp_path)
+    test = images_of(card, tmp_path)
     mean, error, _ = evaluate(rgflow.load(name), test, indices=range(0, len(test), max(1, len(test) // 400)))
     assert mean == pytest.approx(card["test_bits_per_dim"], abs=5 * error)
