@@ -1,27 +1,30 @@
-"""How far the latents of a flow reach: python benchmarks/reach.py --model msds1-realnvp
+"""How far the latents of a flow reach (paper, figure 14): python benchmarks/reach.py --model msds1-realnvp
 
 The effect of a latent at a site is the square of the mean magnitude of dx/dz there, summed over channels; its spread is
-the radius of gyration of the effect, in sites. What lies outside a generation cone is counted too: that of the RG-Flow
-latent of the same level which is nearest. Medians over the latents of each level with their 95 % bootstrap intervals,
-and a few of the receptive fields themselves (.npz). These numbers decide claim C12.
+the radius of gyration of the effect, in sites. Counted too: the least number of pixels that hold nine tenths of it, and
+the share outside a generation cone, that of the RG-Flow latent of the same level which is nearest. Medians over the
+latents of each level with their 95 % bootstrap intervals, and a few of the receptive fields and effects themselves
+(.npz). These numbers decide claim C12. A flow without blocks needs a pass through the decoder for each latent and draw.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from factors import put, table
 
 import rgflow
-from rgflow import Geometry, receptive
+from rgflow import Geometry, receptive, spread
 from rgflow.files import replacing
 from rgflow.jacobians import latents_of
-from rgflow.receptive import ReceptiveFields
 from rgflow.results import hardware, keep
 from rgflow.statistics import bootstrap_interval
+
+BLOCK = 4  # edge of the paper's blocks
 
 
 @dataclass(frozen=True)
@@ -29,38 +32,19 @@ class Options:
     """Which flow, and how closely."""
 
     model: str = "msds1-realnvp"
-    """Shipped, or a file; of square images."""
+    """Shipped, or a file."""
     draws: int = 100
     """Of z, at temperature 1."""
     latents: int = 100
     """Drawn at random on each level but the top one, of which all are measured."""
     shown: int = 16
-    """Receptive fields of each level that are kept, drawn at random."""
+    """Latents of each level whose receptive fields and effects are kept, drawn at random."""
     seed: int = 0
-    """Of draws and choices."""
+    """Of draws, choices and intervals."""
     threads: int = 1
     """Threads of torch."""
     out: Path = Path("results/runs/reach")
     """Folder, for MODEL.json and MODEL.npz."""
-
-
-def near_cones(geometry: Geometry, latents: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """For each latent the generation cone of the nearest site, on the torus, that RG-Flow gives the same level."""
-    edges = torch.tensor(geometry.levels.shape)
-    sites = []
-    for (_, *site), level in zip(latents.tolist(), levels.tolist(), strict=True):
-        there = (geometry.levels == level).nonzero()
-        apart = (there - torch.tensor(site)).abs()
-        sites.append([0, *there[torch.minimum(apart, edges - apart).square().sum(1).argmin()].tolist()])
-    return receptive.cones_of(geometry, torch.tensor(sites))
-
-
-def measured(fields: ReceptiveFields, cones: torch.Tensor) -> dict[str, np.ndarray]:
-    """Of every latent, (K,): spread in sites, share of the effect outside the cone, strength."""
-    effect = fields.magnitude.square().sum(1)
-    outside = (effect * ~cones).sum((1, 2)) / effect.sum((1, 2))
-    values = {"spread": receptive.radius(effect), "effect outside the cone": outside, "strength": fields.strengths}
-    return {name: each.numpy() for name, each in values.items()}
 
 
 def main(options: Options) -> dict[str, float]:
@@ -72,27 +56,37 @@ def main(options: Options) -> dict[str, float]:
     counts = {level: None if level == top else options.latents for level in range(top + 1)}
     latents = torch.cat([latents_of(flow, level, count, generator) for level, count in counts.items()])
     fields = receptive.receptive_fields(flow, latents, options.draws, generator=generator)
-    each = measured(fields, near_cones(Geometry(*flow.shape[1:], 4), latents, fields.levels))
-    numbers: dict[str, float] = {}
+    numbers: dict[str, float] = {"draws": options.draws}
+    for found in spread.by_level(flow, fields, Geometry(*flow.shape[1:], BLOCK), generator):
+        numbers[f"level {found.level}: latents"] = found.measured
+        put(numbers, f"level {found.level}: median spread", found.spread)
+        put(numbers, f"level {found.level}: pixels that hold 90 %", found.pixels)
+        put(numbers, f"level {found.level}: effect outside the cone", found.outside)
+        strengths = fields.strengths[fields.levels == found.level].numpy()
+        middle = bootstrap_interval(strengths, np.median, generator=generator)
+        put(numbers, f"level {found.level}: median strength", middle)
     chosen = []
     for level in counts:
         rows = (fields.levels == level).nonzero().flatten()
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[: options.shown]])
-        numbers[f"level {level}: latents"] = len(rows)
-        for name, values in each.items():
-            found = bootstrap_interval(values[rows], np.median, generator=torch.Generator().manual_seed(options.seed))
-            what = f"level {level}: median {name}" if name != "effect outside the cone" else f"level {level}: {name}"
-            numbers |= {what: found.value, f"{what} low": found.low, f"{what} high": found.high}
-    rows = torch.cat(chosen)
-    grey, _, _ = receptive.principal(fields.mean[rows])
+    shown = torch.cat(chosen)
+    effects = spread.effects(fields)
     name = Path(options.model).stem
     options.out.mkdir(parents=True, exist_ok=True)
     with replacing(options.out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
-        kept = {"maps": grey.numpy().astype(np.float16), "latents": latents[rows].numpy(), "rows": rows.numpy()}
-        np.savez_compressed(file, **kept, levels=fields.levels.numpy(), strengths=each["strength"])
-    keep(options.out / f"{name}.json", options, numbers)
+        np.savez_compressed(
+            file,
+            levels=fields.levels.numpy(),
+            strengths=fields.strengths.numpy(),
+            spreads=receptive.radius(effects).numpy(),
+            rows=shown.numpy(),  # of those above: the ones below
+            latents=latents[shown].numpy(),
+            maps=receptive.principal(fields.mean[shown])[0].numpy().astype(np.float32),
+            effects=effects[shown].numpy().astype(np.float32),
+        )
+    keep(options.out / f"{name}.json", replace(options, model=name), numbers)
     print(hardware())
-    print(name, *(f"{key:45s} {value:,.4g}" for key, value in numbers.items() if key[-3:] != "low"), sep="\n  ")
+    print(name, *table(numbers), sep="\n  ")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of chapter 07, pairs, faces_pair, temperatures and reach, measure what they say."""
+"""The benchmarks of chapter 07, pairs, faces_pair and temperatures, measure what they say (reach: its own file)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from rgflow.batches import code_lengths
 from rgflow.pictures import Pictures
 from rgflow.realnvp import RealNVPConfig
 
-NAMES = ("pairs", "faces_pair", "temperatures", "reach")
-pairs, faces_pair, temperatures, reach = map(benchmark_files.load, NAMES)
+pairs, faces_pair, temperatures = (benchmark_files.load(name) for name in ("pairs", "faces_pair", "temperatures"))
 
 
 def photographs(n: int, size: int = 32, seed: int = 0) -> Pictures:
@@ -94,52 +93,3 @@ def test_fewer_test_images_than_asked_for(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(temperatures.data, "load", lambda name, split: photographs(80))
     monkeypatch.setattr(temperatures.rgflow, "load", lambda name: build(RGFlowConfig(nlayers=1, nres=1, nhidden=4)))
     assert temperatures.main(temperatures.Options(seeds=(0,), out=tmp_path))["images"] == 80
-
-
-def test_what_real_nvp_reaches(tmp_path: Path) -> None:
-    """An RG-Flow has nothing outside its cones; of a Real NVP with random weights something lies there."""
-    generator = torch.Generator().manual_seed(0)
-    configs = {
-        "ours": RGFlowConfig(size=16, nlayers=1, nres=1, nhidden=8),
-        "other": RealNVPConfig(size=16, nres=1, nhidden=4),
-    }
-    found = {}
-    for name, config in configs.items():
-        flow = build(config)
-        with torch.no_grad():
-            for weights in flow.parameters():
-                weights.normal_(0, 0.2, generator=generator)
-        checkpoints.save(flow, tmp_path / f"{name}.safetensors")
-        options = reach.Options(str(tmp_path / f"{name}.safetensors"), draws=4, latents=6, shown=3, out=tmp_path)
-        found[name] = reach.main(options)
-        with np.load(tmp_path / f"{name}.npz") as kept:
-            assert kept["maps"].shape == (9, 16, 16) and len(kept["strengths"]) == len(kept["levels"])
-    assert all(found["ours"][f"level {level}: effect outside the cone high"] == 0 for level in range(3))
-    assert found["other"]["level 0: effect outside the cone"] > 0
-    assert found["ours"]["level 0: median spread"] < found["ours"]["level 2: median spread"]
-    assert [found["ours"][f"level {level}: latents"] for level in range(3)] == [6, 6, 48]
-
-
-def test_cones_of_the_same_level_and_the_nearest_place() -> None:
-    geometry = rgflow.Geometry(16, 16, 4)
-    site = [int(k) for k in (geometry.levels == 1).nonzero()[0]]
-    beside = [(site[0] - 1) % 16, site[1]]
-    found = reach.near_cones(geometry, torch.tensor([[0, *site], [2, *beside]]), torch.tensor([1, 1]))
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], rgflow.cones.generation_cone(geometry, tuple(site)))
-
-
-def test_spread_by_hand() -> None:
-    """One latent acts on a site alone, the other evenly on its 2 x 2 neighbours, of which one is outside."""
-    magnitude = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    magnitude[0, 0, 3, 3] = 2.0
-    magnitude[1, 0, 2:4, 2:4] = 1.0
-    fields = reach.ReceptiveFields(
-        torch.zeros(2, 3), torch.zeros(2), magnitude, magnitude, torch.zeros(2, dtype=torch.float64), 2
-    )
-    cones = torch.ones(2, 8, 8, dtype=torch.bool)
-    cones[1, 2, 2] = False
-    found = reach.measured(fields, cones)
-    assert found["spread"] == pytest.approx([0, 0.5**0.5]) and found["effect outside the cone"] == pytest.approx(
-        [0, 0.25]
-    )
