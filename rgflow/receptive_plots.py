@@ -1,14 +1,14 @@
-"""Figures of the chapter on receptive fields: signed maps in their cones, strengths, radii."""
+"""Figures of the chapters on receptive fields: signed maps in their cones, strengths, radii, effects."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -120,6 +120,35 @@ def radii(levels: ArrayLike, fields: ArrayLike, cones: ArrayLike) -> Figure:
         axes.annotate(f"{cone:.1f}", (level + 0.34, cone), va="center", fontsize=9, color=COLOURS["red"])
     axes.set(xlabel="level", ylabel="radius of gyration, sites", xticks=sorted(set(levels.tolist())), ylim=(0, None))
     fig.legend(loc="outside upper center", ncols=3)
+    return fig
+
+
+def reaches(maps: Mapping[str, Sequence[ArrayLike]], least: float = 1e-6) -> Figure:
+    """How effects fall off around the site of their latent: one row per flow, one column per level, lowest first.
+
+    Shapes: of each flow one map (H, W) per level, shares of the effect with the site in the middle (`spread.centred`);
+    on one logarithmic scale, black where there is less than `least` or nothing.
+
+    Raises:
+        ValueError: no maps, flows with different numbers of levels, or maps that are not shares.
+    """
+    rows = {name: np.asarray(row, dtype=float) for name, row in maps.items()}
+    shapes = {row.shape for row in rows.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 3 or any((row < 0).any() for row in rows.values()):
+        raise ValueError(f"maps must be shares (levels, H, W), of as many levels for every flow, not {sorted(shapes)}")
+    levels, height, width = next(iter(shapes))
+    colours = colormaps["inferno"].with_extremes(bad="black", under="black")
+    fig = figure(7.0, 1.75 * len(rows) * height / width + 0.3)
+    panels = fig.subplots(len(rows), levels, squeeze=False)
+    for axes, (name, row) in zip(panels, rows.items(), strict=True):
+        for level, (ax, shares) in enumerate(zip(axes, row, strict=True)):
+            shown = ax.imshow(np.ma.masked_less_equal(shares, 0), cmap=colours, norm=LogNorm(least, 1))
+            ax.set(xticks=(), yticks=())
+            if ax in panels[0]:
+                ax.set_title(f"level {level}", fontsize=9)
+        axes[0].set_ylabel(name, fontsize=9)
+    bar = fig.colorbar(shown, ax=panels, shrink=0.9, pad=0.01)
+    bar.set_label("share of the effect", fontsize=8)
     return fig
 
 

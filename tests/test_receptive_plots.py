@@ -1,4 +1,4 @@
-"""The figures of chapter 03 show what they are given, on a symmetric scale."""
+"""The figures of chapters 03 and 07 show what they are given, on a symmetric scale."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def test_radii_name_both_medians() -> None:
     fig.canvas.draw()
 
 
+def test_reaches_of_all_flows_have_one_scale() -> None:
+    near, far = np.zeros((2, 4, 4)), np.full((2, 4, 4), 1 / 16)
+    near[:, 2, 2] = 1
+    fig = receptive_plots.reaches({"near": near, "far": far}, least=1e-3)
+    panels = [axes for axes in fig.axes if axes.images]
+    assert [axes.get_ylabel() for axes in panels] == ["near", "", "far", ""]
+    assert [axes.get_title() for axes in panels] == ["level 0", "level 1", "", ""]
+    assert {axes.images[0].get_clim() for axes in panels} == {(1e-3, 1)}
+    fig.canvas.draw()
+    rgba = panels[0].images[0].to_rgba(panels[0].images[0].get_array())
+    assert rgba[0, 0, :3].max() == 0 and rgba[2, 2, :3].min() > 0.5, "nothing is black, all of it is bright"
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -46,6 +59,9 @@ def test_radii_name_both_medians() -> None:
         (lambda: receptive_plots.gallery(np.ones((2, 4, 4)), np.ones((1, 4, 4))), r"not \(1, 4, 4\)"),
         (lambda: receptive_plots.gallery(np.ones((2, 4, 4)), titles=["a"]), "1 entries for 2 maps"),
         (lambda: receptive_plots.strengths([0, 1], [0.0, 0.0]), "some above 0"),
+        (lambda: receptive_plots.reaches({"a": np.ones((2, 4, 4)), "b": np.ones((1, 4, 4))}), "as many levels"),
+        (lambda: receptive_plots.reaches({"a": -np.ones((2, 4, 4))}), "must be shares"),
+        (lambda: receptive_plots.reaches({}), "must be shares"),
         (lambda: receptive_plots.radii([0], [1.0, 2.0], [1.0]), r"not \(1,\), \(2,\), \(1,\)"),
     ],
 )
