@@ -138,7 +138,8 @@ def reaches(maps: Mapping[str, Sequence[ArrayLike]], least: float = 1e-6) -> Fig
         raise ValueError(f"maps must be shares (levels, H, W), of as many levels for every flow, not {sorted(shapes)}")
     levels, height, width = next(iter(shapes))
     colours = colormaps["inferno"].with_extremes(bad="black", under="black")
-    fig = figure(7.0, 1.75 * len(rows) * height / width + 0.3)
+    fig = figure(7.0, 6.1 / levels * len(rows) * height / width + 0.25)
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     panels = fig.subplots(len(rows), levels, squeeze=False)
     for axes, (name, row) in zip(panels, rows.items(), strict=True):
         for level, (ax, shares) in enumerate(zip(axes, row, strict=True)):
