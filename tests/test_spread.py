@@ -53,8 +53,11 @@ def test_cones_of_the_same_level_and_the_nearest_place() -> None:
     latents = torch.tensor([[0, *on], [2, *beside], [1, *around], [0, *around]])
     found = near_cones(geometry, latents, torch.tensor([1, 1, 2, 0]))
     assert torch.equal(found[0], generation_cone(geometry, on)) and torch.equal(found[1], found[0])
-    assert torch.equal(found[2], generation_cone(geometry, (0, 0))), "nearest around the border"
+    assert found[2].all(), "the cone of the top level is everything"
     assert torch.equal(found[3], generation_cone(geometry, around)) and found[3].sum() < found[0].sum()
+    large = Geometry(64, 64, 4)  # where the cones of level 2, too, are less than everything
+    over = near_cones(large, torch.tensor([[0, 63, 60]]), torch.tensor([2]))[0]
+    assert torch.equal(over, generation_cone(large, (0, 60))) and not over.all(), "nearest around the border"
     with pytest.raises(ValueError, match=r"the levels 0..2, not 3"):
         near_cones(geometry, latents[:1], torch.tensor([3]))
 
