@@ -2,7 +2,8 @@
 
 Samples of a shipped flow at several temperatures beside test images: how often a classifier tells them apart, Fréchet
 distance, precision and recall (`rgflow.twosample`). Each seed has its own samples, test images and folds, the same for
-all temperatures. These numbers decide claim C13. Faces: --data FILE.npz, as benchmarks/faces.py reads it.
+all temperatures; "real images", of the training set, in the place of samples show what is perfect. These numbers decide
+claim C13. Faces: --data FILE.npz, as benchmarks/faces.py reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor
 
 import rgflow
 from rgflow import Flow, data, twosample
-from rgflow.batches import spread
 from rgflow.pixels import from_logit
 from rgflow.results import hardware, keep
 
@@ -52,13 +52,16 @@ class Options:
     """Folder for the numbers, as MODEL.json."""
 
 
-def images_of(options: Options) -> tuple[Tensor, Tensor]:
-    """Some training images, for the components, and all test images of the set, uint8 (N, C, H, W)."""
+def images_of(options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Training images for the components, others that take the place of samples, and all test images, uint8."""
     if options.data.endswith(".npz"):
         _, train, test, _ = split(Path(options.data), 1)
     else:
         train, test = (data.load(options.data, part) for part in ("train", "test"))
-    return train.images[spread(len(train), options.component_images)], test.images
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    kept = min(options.images, len(test), len(train) // 2)  # of others
+    used = order[kept : kept + options.component_images]
+    return train.images[used], train.images[order[:kept]], test.images
 
 
 @torch.no_grad()
@@ -72,14 +75,14 @@ def drawn(flow: Flow, n: int, temperature: float | list[float], seed: int) -> Te
 def main(options: Options) -> dict[str, float]:
     """Draws, measures, writes and prints."""
     torch.set_num_threads(options.threads)
-    flow, (train, tests) = rgflow.load(options.model).requires_grad_(False), images_of(options)
+    flow, (train, others, tests) = rgflow.load(options.model).requires_grad_(False), images_of(options)
     components = twosample.principal_components(train)
     n = min(options.images, len(tests))
     numbers: dict[str, float] = {"images": n}
     for seed in options.seeds:
         real = tests[torch.randperm(len(tests), generator=torch.Generator().manual_seed(seed))[:n]]
-        for scheme, temperature in SCHEMES.items():
-            samples = drawn(flow, n, temperature, seed)
+        for scheme in ("real images", *SCHEMES):
+            samples = others if scheme == "real images" else drawn(flow, n, SCHEMES[scheme], seed)
             precision, recall = twosample.precision_recall(real, samples, components)
             found = {
                 "accuracy": twosample.accuracy(real, samples, components, seed=seed).value,

@@ -80,16 +80,19 @@ def test_temperatures_are_told_apart(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(temperatures.rgflow, "load", lambda name: flow)
     options = temperatures.Options(model="prior", images=120, seeds=(0, 1), out=tmp_path)
     numbers = temperatures.main(options)
-    assert numbers["images"] == 120 and len(numbers) == 1 + 4 * 2 * len(temperatures.SCHEMES)
+    assert numbers["images"] == 120 and len(numbers) == 1 + 4 * 2 * (1 + len(temperatures.SCHEMES))
     for what, better in (("accuracy", -1), ("Fréchet distance", -1), ("recall", 1)):
         own, cold = (np.mean([numbers[f"{what}, {t}, seed {s}"] for s in (0, 1)]) for t in ("1", "0.6"))
         assert better * (own - cold) > 0, what
+    null = np.mean([numbers[f"accuracy, real images, seed {s}"] for s in (0, 1)])
+    assert abs(null - 0.5) < 0.12 and null < numbers["accuracy, 0.6, seed 0"], "what is perfect"
     assert json.loads((tmp_path / "prior.json").read_text())["numbers"] == numbers
     assert temperatures.SCHEMES["mixed"] == [0.2, 0.6, 0.6, 0.6], "the paper's"
 
 
 def test_fewer_test_images_than_asked_for(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(temperatures, "SCHEMES", {"1": 1.0})
-    monkeypatch.setattr(temperatures.data, "load", lambda name, split: photographs(80))
+    sets = {"train": photographs(200), "test": photographs(80, seed=1)}
+    monkeypatch.setattr(temperatures.data, "load", lambda name, split: sets[split])
     monkeypatch.setattr(temperatures.rgflow, "load", lambda name: build(RGFlowConfig(nlayers=1, nres=1, nhidden=4)))
     assert temperatures.main(temperatures.Options(seeds=(0,), out=tmp_path))["images"] == 80
