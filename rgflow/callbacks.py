@@ -40,11 +40,12 @@ class Budget(Callback):
 
     What is done before the first step, a fit to the data or a compilation, counts too.
 
-    Rank 0's clock counts for all, so that every rank has the same learning rate and stops at the same step.
+    The clock is that of `recipe.clock`. Rank 0's counts for all, so that every rank has the same learning rate and
+    stops at the same step.
     """
 
     def on_train_start(self, trainer: Trainer, module: Training) -> None:
-        self.origin = time.monotonic() - module.seconds
+        self.origin = seconds_of(module.recipe.clock) - module.seconds
         if trainer.world_size > 1:  # over gloo, for a number read from a GPU would wait for the step
             self.group = torch.distributed.new_group(backend="gloo")
         module.begin()
@@ -66,7 +67,7 @@ class Budget(Callback):
         trainer.should_stop = trainer.should_stop or module.finished
 
     def _tick(self, trainer: Trainer, module: Training) -> None:
-        seconds = torch.tensor([time.monotonic() - self.origin], dtype=torch.float64)
+        seconds = torch.tensor([seconds_of(module.recipe.clock) - self.origin], dtype=torch.float64)
         if trainer.world_size > 1:
             torch.distributed.broadcast(seconds, src=0, group=self.group)
         module.seconds = float(seconds)
@@ -251,6 +252,11 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, float | int | str]]
                 test = row[COLUMNS[5]]
                 rows.append(numbers | {COLUMNS[5]: float(test) if test else ""})
     return rows
+
+
+def seconds_of(clock: str) -> float:
+    """What a clock of `recipes.CLOCKS` shows, in seconds from an arbitrary zero."""
+    return time.process_time() / torch.get_num_threads() if clock == "processor" else time.monotonic()
 
 
 def tensorboard(folder: Path, step: int) -> SummaryWriter | None:

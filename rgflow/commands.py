@@ -14,6 +14,7 @@ import torch
 
 from rgflow import checkpoints, files, flags, results
 from rgflow.console import is_first_process, log_to_stderr, say
+from rgflow.files import check_folder
 from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
 from rgflow.options import (
@@ -26,7 +27,7 @@ from rgflow.options import (
     SampleFlags,
     TrainFlags,
 )
-from rgflow.recipes import PRESETS, TrainConfig, check_folder, divided, levels_of
+from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
 
 logger = logging.getLogger(__name__)
 MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}

@@ -1,10 +1,11 @@
-"""Files that are whole or not there: atomic writing, a lock on a folder, and sweeping up after a kill."""
+"""Files that are whole or not there: atomic writing, a lock on a folder, sweeping up after a kill, a probe of folders."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,3 +58,22 @@ def sweep(folders: Iterable[Path]) -> None:
     for folder in folders:
         for left in folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path | None) -> None:
+    """Makes sure that a folder, which need not exist yet, can be written; leaves nothing behind.
+
+    Raises:
+        OSError: it cannot, or it is a file.
+    """
+    if folder is None:
+        return
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".rgflow-") as probe:  # a name of its own on every node
+            probe.write(b"rgflow")
+            probe.flush()
+    except OSError as error:
+        raise type(error)(error.errno, f"the output folder {folder} cannot be written: {error.strerror}") from error

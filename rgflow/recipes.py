@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +29,7 @@ PRESETS: dict[str, dict[str, object]] = {
     },
 }  # what differs from the defaults of TrainConfig and RGFlowConfig; lists are of one number per level, lowest first
 SCHEDULES = ("constant", "cosine")
+CLOCKS = ("wall", "processor")
 PRECISIONS = ("32", "64", "bf16-mixed")
 ACCELERATORS = ("cpu", "gpu", "auto")
 INTEGERS = {
@@ -72,6 +72,7 @@ FIXED = (
     "disentangler_lr_factor",
     "dtype",
     "precision",
+    "clock",
 )  # must be the same when a run goes on
 
 
@@ -92,6 +93,8 @@ class TrainConfig:
         steps: budget in training steps; None: no limit.
         epochs: budget in passes over the training set; None: no limit, or 500 without any budget.
         minutes: budget in minutes of training, evaluations included, over all restarts; None: no limit.
+        clock: what `minutes` are of: "wall", or "processor", the processor time of this process over its threads, which
+            other work on the machine does not shorten; for comparisons on a busy machine, on the CPU.
         schedule: "constant", or "cosine" from lr down to 0 over the budget (whichever is nearest to its end).
         disentangler_lr_factor: the learning rate of the disentanglers is this many times lr. What follows them, such
             as the maps of linear="whitened", may stretch some directions fifty times.
@@ -132,6 +135,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: int | None = None
     minutes: float | None = None
+    clock: str = "wall"
     schedule: str = "constant"
     warmup_steps: int = 0
     disentangler_lr_factor: float = 1.0
@@ -172,6 +176,7 @@ class TrainConfig:
             raise ValueError(f"ema must be below 1, not {self.ema}")
         allowed = {
             "schedule": SCHEDULES,
+            "clock": CLOCKS,
             "dtype": ("float32", "float64"),
             "precision": (None, *PRECISIONS),
             "accelerator": ACCELERATORS,
@@ -255,25 +260,6 @@ def levels_of(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:
     So (4, 3, 2, 2), which is meant for 32 x 32 pixels, is (4, 3) at 8 x 8 and (4, 3, 2, 2, 2) at 64 x 64.
     """
     return (numbers + numbers[-1:] * count)[:count]
-
-
-def check_folder(folder: Path | None) -> None:
-    """Makes sure that a folder, which need not exist yet, can be written; leaves nothing behind.
-
-    Raises:
-        OSError: it cannot, or it is a file.
-    """
-    if folder is None:
-        return
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".rgflow-") as probe:  # a name of its own on every node
-            probe.write(b"rgflow")
-            probe.flush()
-    except OSError as error:
-        raise type(error)(error.errno, f"the output folder {folder} cannot be written: {error.strerror}") from error
 
 
 def _integer(name: str, value: object, least: int) -> int:

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from rgflow import checkpoints, files
 from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate
 from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, quiet_lightning, read_log
+from rgflow.files import check_folder
 from rgflow.flow import Flow
-from rgflow.recipes import TrainConfig, check_folder
+from rgflow.recipes import TrainConfig
 from rgflow.records import check_same_run, run_card, run_record
 from rgflow.training import Training, prepare_flow
 

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from rgflow import checkpoints
 from rgflow.batches import BatchStream, Indexed, code_lengths, digest, evaluate, flipped, shuffled, spread
 from rgflow.callbacks import COLUMNS, Checkpoints, read_log
+from rgflow.files import check_folder
 from rgflow.flow import RGFlowConfig, build
 from rgflow.grids import grid, sample_images, write_grid
 from rgflow.linears import PatchLinear
@@ -34,7 +35,7 @@ from rgflow.pictures import Pictures
 from rgflow.pixels import from_logit, keyed_noise, to_logit
 from rgflow.plainnets import PlainNet, SplineNet
 from rgflow.realnvp import RealNVPConfig
-from rgflow.recipes import INTEGERS, TrainConfig, check_folder
+from rgflow.recipes import INTEGERS, TrainConfig
 from rgflow.splines import spline
 from rgflow.train import fit
 
@@ -100,6 +101,7 @@ def test_the_budget_is_500_epochs_unless_one_is_given():
         ({"devices": "1,,2", "accelerator": "gpu"}, "must be a number"),
         ({"seed": 2**63}, r"seed must be below 2\^63, not 9223372036854775808"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"clock": "sun"}, "clock must be one of wall, processor, not 'sun'"),
         ({"ema": 1}, "ema must be below 1, not 1.0"),
         ({"ema": -0.1}, "ema must be at least 0"),
         ({"fit_images": 0}, "fit_images must be above 0, not 0"),
@@ -486,6 +488,17 @@ def test_minutes_end_a_run_and_count_over_restarts(tmp_path):
     more = fit(fresh(), pictures(), None, replace(recipe, minutes=0.013))
     clock = [row["seconds"] for row in more.rows]
     assert more.steps > run.steps and clock == sorted(clock) and clock[run.steps] >= 0.6
+
+
+def test_the_processor_clock_is_the_processor_time_over_the_threads(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: 2.0 * next(ticks))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    clocks = {clock: TrainConfig(**QUIET, clock=clock, steps=3, out_dir="") for clock in ("processor", "wall")}
+    seconds = {clock: fit(fresh(), pictures(), None, recipe).seconds for clock, recipe in clocks.items()}
+    assert seconds["processor"] == 3 * 2 * 2 / 4, "read before and after each step"
+    assert seconds["wall"] != seconds["processor"]
+    assert TrainConfig().clock == "wall"
 
 
 @pytest.mark.parametrize(
@@ -1047,7 +1060,7 @@ def test_the_probe_of_a_folder_has_a_name_of_its_own(tmp_path, monkeypatch):
         names.append(os.path.relpath(file.name, tmp_path))
         return file
 
-    monkeypatch.setattr("rgflow.recipes.tempfile.NamedTemporaryFile", spy)
+    monkeypatch.setattr("rgflow.files.tempfile.NamedTemporaryFile", spy)
     for _ in range(2):
         check_folder(tmp_path / "new" / "run")
     assert os.listdir(tmp_path) == [] and len(set(names)) == len(names) == 2
