@@ -1,6 +1,6 @@
-"""Trains the shipped models and runs the studies, one after the other: python scripts/queue.py --shared ../shared/data
+"""Trains the shipped models and runs the studies, one after the other: python scripts/jobs.py --shared ../shared/data
 
-Each job of scripts/queue.toml is a command with a product, a file; jobs whose product is there are done. Trainings that
+Each job of scripts/jobs.toml is a command with a product, a file; jobs whose product is there are done. Trainings that
 were stopped go on. Several queues may run side by side, on one thread each: a job that another one has is left to it.
 Jobs that need real images (`needs`) wait until the folder that is given has them. What a job prints goes to
 runs/queue/NAME.log.
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, help="folder with the real images")
     parser.add_argument("--list", action="store_true", help="only tell what is done and what is not")
     options = parser.parse_args(arguments)
-    jobs = read(ROOT / "scripts" / "queue.toml")
+    jobs = read(ROOT / "scripts" / "jobs.toml")
     if options.names:
         jobs = [job for name in options.names for job in jobs if job.name.startswith(name)]
         if not jobs:
