@@ -2,8 +2,8 @@
 
 Each job of scripts/jobs.toml is a command with a product, a file; jobs whose product is there are done. Trainings that
 were stopped go on. Several queues may run side by side, on one thread each: a job that another one has is left to it.
-Jobs that need real images (`needs`) wait until the folder that is given has them. What a job prints goes to
-runs/queue/NAME.log.
+Jobs that need real images or what another job makes (`needs`) are left out until it is there. What a job prints goes
+to runs/queue/NAME.log.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """A command, what it makes, and the images it needs (a name in the folder of real images; empty: none)."""
+    """Commands, the file they make, and what must be there first.
+
+    What it needs: names in the folder of real images, and, with a folder before them, files of the project.
+    """
 
     name: str
     product: str
     commands: Sequence[str]
-    needs: str = ""
+    needs: tuple[str, ...] = ()
 
 
 def read(path: Path) -> list[Job]:
-    """The jobs of a file, each studied set, kind and seed a job of its own.
+    """The jobs of a file, in its order: of an entry with `each` one for every combination, the last key quickest.
 
-    ValueError: two jobs with one name or product.
+    ValueError: two jobs with one name or product, or a placeholder that `each` does not have.
     """
     found = []
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["job"]:
@@ -44,9 +47,14 @@ def read(path: Path) -> list[Job]:
         for key, values in entry.get("each", {}).items():
             cases = [{**case, key: value} for case in cases for value in values]
         for case in cases:
-            texts = {key: entry[key].format(**case, shared="{shared}") for key in ("name", "product")}
-            commands = [command.format(**case, shared="{shared}") for command in entry["commands"]]
-            found.append(Job(**texts, commands=commands, needs=entry.get("needs", "")))
+            needs = entry.get("needs", [])
+            texts = [entry["name"], entry["product"], *([needs] if isinstance(needs, str) else needs)]
+            try:
+                name, product, *needs = (text.format(**case) for text in texts)
+                commands = [command.format(**case, shared="{shared}") for command in entry["commands"]]
+            except KeyError as error:
+                raise ValueError(f"{path.name}: {entry['name']} has {{{error.args[0]}}}, but `each` does not") from None
+            found.append(Job(name, product, commands, tuple(needs)))
     for what in ("name", "product"):
         values = [getattr(job, what) for job in found]
         twice = sorted({value for value in values if values.count(value) > 1})
@@ -56,8 +64,9 @@ def read(path: Path) -> list[Job]:
 
 
 def possible(job: Job, shared: Path | None) -> bool:
-    """Whether the images that a job needs are at hand."""
-    return not job.needs or (shared is not None and (shared / job.needs).exists())
+    """Whether all that a job needs is at hand."""
+    folders = [ROOT if "/" in need else shared for need in job.needs]
+    return all(folder and (folder / need).exists() for folder, need in zip(folders, job.needs, strict=True))
 
 
 def run(job: Job, shared: Path | None, log: Path) -> bool:
@@ -93,7 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     shared = options.shared.resolve() if options.shared else None
     if options.list:
         for job in jobs:
-            print(f"{'done' if (ROOT / job.product).exists() else '    '} {job.name:32s} {job.product}")
+            state = "done" if (ROOT / job.product).exists() else "" if possible(job, shared) else "waits"
+            print(f"{state:5s} {job.name:32s} {job.product}")
         return 0
     logs = ROOT / "runs" / "queue"
     logs.mkdir(parents=True, exist_ok=True)
