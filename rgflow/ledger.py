@@ -153,11 +153,11 @@ def number(entry: Entry) -> str:
 
 def table(decided: Iterable[Line]) -> str:
     """The ledger in Markdown, one line per claim, for a page beside the chapters that holds the `details` too."""
-    rows = ["| | claim of the paper | verdict | measured here, 95 % |", "| --- " * 4 + "|"]
+    rows = ["| verdict | claim of the paper | measured here, 95 % |", "| --- " * 3 + "|"]
     for line in decided:
         claim, shown = line.claim, [(name, line.read[name]) for name in line.claim.numbers if name in line.read]
-        measured = [f"{_plain(name)}: **{number(entry)}**, {_size(entry)}" for name, entry in shown]
-        cells = (f"[{claim.id}](#{claim.id.lower()})", f"{claim.claim} ({_link(line)})", f"**{line.verdict.word}**",
+        measured = [f"· {_plain(name)}: **{number(entry)}**, {_size(entry)}" for name, entry in shown]
+        cells = (f"[{claim.id}](#{claim.id.lower()}) **{line.verdict.word}**", f"{claim.claim} ({_link(line)})",
                  "<br>".join(measured) or line.verdict.why)  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

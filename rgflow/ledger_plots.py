@@ -116,7 +116,7 @@ def verdicts(decided: Iterable[Line]) -> Figure:
         axes.plot(WORDS.index(line.verdict.word), row, ls="", ms=9, mew=1.6, **LOOKS[line.verdict.word])
     names = [f"{d.claim.id}  {title(d.claim.id)}{' (theorem)' if d.claim.theorem else ''}" for d in decided]
     _grid(axes, names, WORDS)
-    axes.tick_params(axis="x", labelrotation=30)
+    axes.tick_params(axis="x", labelrotation=42)
     for label in axes.get_xticklabels():
         label.set(ha="left", va="bottom", rotation_mode="anchor")
     return fig
