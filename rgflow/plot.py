@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -96,6 +96,35 @@ def image_grid(
             axes.imshow(pictures[k], cmap="gray", vmin=0, vmax=255)
             if titles is not None and titles[k]:
                 axes.set_title(titles[k], fontsize=9)
+    return fig
+
+
+def image_rows(rows: Mapping[str, Images], width: float = 7.0) -> Figure:
+    """Images side by side, one row for each name, which stands at its left.
+
+    Shapes and values: of each row as in `image_grid`, all of one size, as many in every row.
+
+    Arguments:
+        width: of the figure, inches; a name takes what its longest line needs.
+
+    Raises:
+        ValueError: no rows, rows of different lengths, images of different sizes, or as in `image_grid`.
+    """
+    pictures = {name: [_picture(image) for image in row] for name, row in rows.items()}
+    counts, sizes = {len(row) for row in pictures.values()}, {p.shape for row in pictures.values() for p in row}
+    if len(counts) != 1 or len(sizes) != 1:
+        raise ValueError(f"rows must have as many images each, all of one size, not {sorted(counts)} of {sizes}")
+    (count,), ((height, length, *_),) = counts, sizes
+    named = 0.085 * max(len(line) for name in pictures for line in name.split("\n"))
+    fig = figure(width, (width - named) / count * height / length * len(pictures) + 0.05)
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    for axes, (name, row) in zip(fig.subplots(len(pictures), 1, squeeze=False)[:, 0], pictures.items(), strict=True):
+        edges = [(1, 1), (1, 1), *[(0, 0)] * (row[0].ndim - 2)]
+        strip = np.concatenate([np.pad(picture, edges, constant_values=255) for picture in row], 1)
+        axes.imshow(strip, cmap="gray", vmin=0, vmax=255)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes.set(xticks=(), yticks=())
+        axes.spines[:].set_visible(False)
     return fig
 
 

@@ -47,6 +47,24 @@ def test_image_grid_shows_what_it_is_given() -> None:
     assert [axes.get_title() for axes in mixed.axes] == ["x(1)", "x(0)"]
 
 
+def test_rows_of_images_have_their_names() -> None:
+    images = torch.arange(6 * 3 * 4 * 4, dtype=torch.uint8).view(6, 3, 4, 4)
+    figure = plot.image_rows({"first": images[:3], "second,\nlonger": images[3:]})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["first", "second,\nlonger"]
+    strips = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    for strip, row in zip(strips, images.split(3), strict=True):
+        assert strip.shape == (6, 18, 3) and (strip[0] == 255).all()
+        assert np.array_equal(strip[1:5, 7:11], row[1].permute(1, 2, 0))
+    grey = plot.image_rows({"one": torch.rand(2, 1, 4, 4)})
+    assert grey.axes[0].images[0].get_array().shape == (6, 12)
+    with pytest.raises(ValueError, match=r"as many images each, .* not \[2, 3\]"):
+        plot.image_rows({"a": images[:3], "b": images[3:5]})
+    with pytest.raises(ValueError, match="all of one size"):
+        plot.image_rows({"a": images, "b": images[:, :, :2]})
+    with pytest.raises(ValueError, match="as many images"):
+        plot.image_rows({})
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
