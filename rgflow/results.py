@@ -111,6 +111,24 @@ def keep(path: Path, options: object, numbers: Mapping[str, float]) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def kept(run: str, where: Path | None = None) -> dict[str, float] | None:
+    """The numbers that `keep` wrote as results/runs/RUN.json; None if that run has not been made, or its file is lost.
+
+    Arguments:
+        run: without ending, for example "reach/msds1".
+        where: folder of results; the repository's by default.
+
+    ValueError: a file that is not one of `keep`.
+    """
+    path = (COMMITTED if where is None else Path(where)) / "runs" / f"{run}.json"
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["numbers"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a run that results.keep has written: {error!r}") from None
+
+
 def load(chapter: str, where: Path | None = None) -> dict[str, Entry]:
     """The entries of a chapter by name, from the repository's results/ or from the folder `where`.
 

@@ -160,3 +160,17 @@ def test_kept_options_name_no_folders(tmp_path):
     results.keep(tmp_path / "a.json", Options(), {"step": 1.5})
     kept = (tmp_path / "a.json").read_text()
     assert json.loads(kept)["options"] == {"data": "faces.npz", "rounds": 3} and str(tmp_path) not in kept
+
+
+def test_what_is_kept_is_read_back_and_what_is_not_there_is_none(tmp_path):
+    @dataclass
+    class Options:
+        seed: int = 0
+
+    results.keep(tmp_path / "runs" / "study" / "a.json", Options(), {"step": 1.5})
+    assert results.kept("study/a", tmp_path) == {"step": 1.5}
+    assert results.kept("study/b", tmp_path) is None and results.kept("nothing/at-all") is None
+    (tmp_path / "runs" / "study" / "b.json").write_text('{"step": 1.5}')
+    with pytest.raises(ValueError, match="b.json is not a run"):
+        results.kept("study/b", tmp_path)
+    assert results.kept("inpainting/msds1")["images"] == 100, "of the repository by default"
