@@ -182,12 +182,26 @@ def test_scale_runs_and_keeps_what_it_says(small_sets, tmp_path, kind, sizes, na
         if key.endswith("64") and len(names) > 1:
             less = numbers[f"{key}: bits/dim"] - numbers[f"{key}: quarters, bits/dim"]
             assert numbers[f"{key}: less quarters, bits/dim"] == pytest.approx(less)
-    flow = load(str(tmp_path / f"{name}.safetensors"))
-    if names[0] == "32":
-        flow32 = flow.resized(32) if kind == "shared" else flow
-        assert numbers["32: bits/dim"] == pytest.approx(code_lengths(flow32, small_sets[32, "test"]).mean().item())
-        fresh = build(flow32.config, torch.Generator().manual_seed(0))
+    assert (tmp_path / f"{name}.safetensors").exists() == (kind == "shared")
+    assert all(0 <= numbers[f"{key}: samples of one colour"] <= 16 for key in names)
+    if kind == "shared":
+        flow = load(str(tmp_path / f"{name}.safetensors")).resized(32)
+        assert numbers["32: bits/dim"] == pytest.approx(code_lengths(flow, small_sets[32, "test"]).mean().item())
+        fresh = build(flow.config, torch.Generator().manual_seed(0))
         assert numbers["32: bits/dim"] < code_lengths(fresh, small_sets[32, "test"]).mean() - 1e-3, "it has learned"
+
+
+def test_samples_of_one_colour_have_no_slope(small_sets, monkeypatch) -> None:
+    flow = build(RGFlowConfig(size=32, nlayers=1, nres=1, nhidden=4, share_levels=True))
+    some = photographs(8)[0][0].expand(8, -1, -1, -1).clone()
+    some[:3] = 255
+    monkeypatch.setattr(scale, "drawn_from", lambda *_: some)
+    numbers = scale.measure({"32": flow}, scale.Options(samples=16))
+    assert numbers["32: samples of one colour"] == 6 and "32: slope" in numbers
+    monkeypatch.setattr(scale, "drawn_from", lambda *_: torch.full_like(some, 255))
+    numbers = scale.measure({"32": flow}, scale.Options(samples=16))
+    assert numbers["32: samples of one colour"] == 16 and "32: slope" not in numbers
+    assert "32: bits/dim" in numbers
 
 
 def test_narrow_flows_are_as_large_as_shared_ones(small_sets) -> None:
