@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def test_what_our_jobs_need_is_shipped_made_by_a_job_or_an_image_set() -> None:
 
 @pytest.mark.parametrize("one", [j for j in OURS if "benchmarks/" in j.commands[-1]], ids=lambda j: j.name)
 def test_the_benchmarks_take_the_options_of_our_jobs(one: jobs.Job) -> None:
-    script, *arguments = one.commands[-1].replace("{shared}", "images").split()[1:]
+    script, *arguments = shlex.split(one.commands[-1].replace("{shared}", "images"))[1:]
     benchmark = load(Path(script).stem)
     options = tyro.cli(benchmark.Options, args=arguments)
     folder = options.out if options.out.suffix else options.out / Path(one.product).name
