@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 
 from rgflow import RGFlowConfig, build, data
 from rgflow.batches import evaluate, spread
+from rgflow.callbacks import seconds_of
 from rgflow.contributions import bits_by_level
 from rgflow.files import replacing
 from rgflow.recipes import TrainConfig
@@ -55,7 +55,8 @@ class Study:
 class Recorder(pl.Callback):
     """The levels' mean contributions to the bits/dim of some test images, before the first step and after others.
 
-    rows: (step, seconds of training so far, contribution of level 0, of level 1, ...). Recording is not on the clock.
+    rows: (step, seconds of training so far, contribution of level 0, of level 1, ...). Recording is not on the clock,
+    which is the recipe's.
     """
 
     def __init__(self, steps: Iterable[int], images: Dataset, indices: list[int], seed: int) -> None:
@@ -74,11 +75,11 @@ class Recorder(pl.Callback):
     def _record(self, step: int, module: Training) -> None:
         if step not in self.steps:
             return
-        seconds, start = module.seconds - self.spent, time.monotonic()
+        seconds, start = module.seconds - self.spent, seconds_of(module.recipe.clock)
         with module.scored():
             levels = bits_by_level(module.flow, self.images, seed=self.seed, indices=self.indices).mean(0)
         self.rows.append((step, round(seconds, 2), *(round(value, 6) for value in levels.tolist())))
-        self.spent += time.monotonic() - start
+        self.spent += seconds_of(module.recipe.clock) - start
 
 
 def moments(steps: int) -> list[int]:
@@ -89,10 +90,10 @@ def moments(steps: int) -> list[int]:
 
 
 def settings(study: Study) -> TrainConfig:
-    """How the flows of a study are trained."""
+    """How the flows of a study are trained; seconds are of processor time, whatever else the machine does."""
     return TrainConfig(
-        seed=study.seed, steps=study.steps, batch_size=study.batch_size, lr=study.lr, out_dir="", quiet=True,
-        print_step=0, eval_epoch=0,
+        seed=study.seed, steps=study.steps, batch_size=study.batch_size, lr=study.lr, clock="processor", out_dir="",
+        quiet=True, print_step=0, eval_epoch=0,
     )  # fmt: skip
 
 
