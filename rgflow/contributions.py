@@ -67,3 +67,17 @@ def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0
         raise ValueError(f"tolerance must be between 0 and 1, not {tolerance}")
     far = np.abs(values - values[-1]) > tolerance * np.ptp(values)
     return int(at[far.nonzero()[0][-1] + 1]) if far.any() else int(at[0])
+
+
+def lag(steps: Sequence[int]) -> float:
+    """How many doublings of the training the lowest level has converged after the last of the others; negative: before.
+
+    Arguments:
+        steps: at which each level has converged, lowest first; 0 counts as 1.
+
+    Raises:
+        ValueError: fewer than two levels, or a negative step.
+    """
+    if len(steps) < 2 or min(steps) < 0:
+        raise ValueError(f"steps must be of two levels or more, none negative, not {list(steps)}")
+    return math.log2(max(1, steps[0]) / max(1, *steps[1:]))

@@ -10,7 +10,7 @@ from torch import nn
 
 from rgflow import RealNVPConfig, RGFlowConfig, build
 from rgflow.batches import Indexed, code_lengths, noise
-from rgflow.contributions import bits_by_level, converged
+from rgflow.contributions import bits_by_level, converged, lag
 from rgflow.pictures import Pictures
 from rgflow.pixels import to_logit
 
@@ -111,3 +111,11 @@ def test_converged_by_hand() -> None:
 def test_bad_curves_are_named(steps: list, curve: list, tolerance: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         converged(steps, curve, tolerance)
+
+
+def test_lag_by_hand() -> None:
+    assert lag([800, 100, 400, 200]) == 1.0 and lag([100, 400, 50]) == -2.0
+    assert lag([4, 0]) == 2.0 and lag([0, 4]) == -2.0
+    for steps in ([3], [4, -1]):
+        with pytest.raises(ValueError, match="steps must be of two levels or more"):
+            lag(steps)
