@@ -109,6 +109,18 @@ def effects(
     return squares.sqrt()
 
 
+@torch.no_grad()
+def response(flow: Flow, z: Tensor, latent: Latent, reach: float) -> Tensor:
+    """How pictures change when one latent goes from 0 to `reach`: grey levels, not rounded, float64, (B, C, H, W).
+
+    Shapes: z (B, C, H, W), of which the latent's own values do not matter.
+
+    ValueError: a latent outside the lattice.
+    """
+    low, high = (_grey(flow.decode(_with(flow, z, latent, value))[0]) for value in (0, reach))
+    return (high.double() - low.double()).cpu()
+
+
 def ranked(latents: Sequence[Latent], strengths: Tensor) -> list[tuple[Latent, float]]:
     """Latents with their effects, the strongest first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rgflow.statistics import Interval, mean_interval
@@ -73,3 +73,15 @@ def differences(runs: Runs) -> dict[str, Interval]:
             gains = [a - b for a, b in zip(scores["laplace"], scores["gaussian"], strict=True)]
             found[f"{measure}, {name}"] = mean_interval(gains)
     return found
+
+
+def asked(runs: Runs, names: Sequence[str]) -> dict[str, Interval] | None:
+    """All numbers of these names, as `named` has them or "Laplace minus Gaussian: MIG, msds1"; None while a run that
+    one of them needs is missing: a rule of the ledger is applied to all its numbers or to none.
+
+    ValueError, KeyError: as in `named`.
+    """
+    paired = {f"Laplace minus Gaussian: {name}": value for name, value in differences(runs).items()}
+    awaited = {f"Laplace minus Gaussian: {measure}, {name}" for measure in MEASURES for name in SETS}
+    found = {name: paired.get(name) if name in awaited else named(runs, name) for name in names}
+    return None if None in found.values() else found

@@ -24,7 +24,18 @@ _SHOW = (
 )
 
 
-def frames_player(frames: Sequence[Frame], labels: Sequence[str], alt: str, start: int = 0, dpi: int = 110) -> HTML:
+# A button that runs through the pictures until it is pressed again; the timer is kept on the player.
+_PLAY = (
+    "const q=this.closest('.rgflow-player'),r=q.querySelector('input');"
+    "if(q.timer){clearInterval(q.timer);q.timer=0;this.textContent='play'}"
+    "else{q.timer=setInterval(()=>{r.value=+r.value<+r.max?+r.value+1:0;r.dispatchEvent(new Event('input'))},%d);"
+    "this.textContent='pause'}"
+)
+
+
+def frames_player(
+    frames: Sequence[Frame], labels: Sequence[str], alt: str, start: int = 0, dpi: int = 110, every: int = 0
+) -> HTML:
     """A slider over precomputed pictures that works in the built page, offline and without a kernel.
 
     Arguments:
@@ -33,9 +44,11 @@ def frames_player(frames: Sequence[Frame], labels: Sequence[str], alt: str, star
         alt: what there is to see, for readers who do not see the pictures; the label is added to it.
         start: the frame shown first.
         dpi: of figures; images are enlarged to at least 320 pixels without smoothing.
+        every: milliseconds per frame of an animation, which a button starts and stops; none when 0.
 
     Raises:
-        ValueError: no frames, another number of labels, an empty alt, a start outside, an image of another kind.
+        ValueError: no frames, another number of labels, an empty alt, a start outside, an image of another kind, or a
+            negative time.
     """
     if not frames or len(frames) != len(labels):
         raise ValueError(f"a player needs a label for every frame, not {len(labels)} for {len(frames)} frames")
@@ -43,6 +56,8 @@ def frames_player(frames: Sequence[Frame], labels: Sequence[str], alt: str, star
         raise ValueError("alt is empty: say what the pictures show")
     if not 0 <= start < len(frames):
         raise ValueError(f"start must be in 0..{len(frames) - 1}, not {start}")
+    if every < 0:
+        raise ValueError(f"every is a time in milliseconds, not {every}")
     pictures, texts = [], []
     for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
         shown = html.escape(label)
@@ -60,6 +75,8 @@ def frames_player(frames: Sequence[Frame], labels: Sequence[str], alt: str, star
             ("next", "&#9654;", f"s.value=s.value<{last}?+s.value+1:0;"),
         )
     ]
+    if every:
+        buttons[1] += f' <button type="button" onclick="{_PLAY % every}">play</button>'
     slider = (
         f'<input type="range" min="0" max="{last}" value="{start}" step="1" aria-label="{html.escape(alt)}" '
         f'oninput="{_SHOW.format(move="")}" style="width:45%;vertical-align:middle">'

@@ -75,6 +75,18 @@ def test_effects_are_means_over_the_same_draws_for_all_latents() -> None:
     assert together[0].item() == pytest.approx((ends[1] - ends[0]).square().mean().sqrt().item(), rel=1e-4)
 
 
+def test_a_response_is_what_effects_are_the_size_of() -> None:
+    flow = wake_up(build(RGFlowConfig(**CONFIG)))
+    name = factors.latents_of(flow, 1)[3]
+    z = flow.sample_latents(4, 0.6, seeded(3))
+    found = factors.response(flow, z, name, 1.5)
+    assert found.shape == z.shape and found.dtype == torch.float64
+    size = factors.effects(flow, [name], 1.5, draws=4, generator=seeded(3)).item()
+    assert found.square().mean().sqrt().item() == pytest.approx(size, rel=1e-4)
+    up = factors.response(FLOW, torch.zeros(1, 3, 8, 8), Latent(1, 4, 2), 1.5)
+    assert up[0, 1, 4, 2] > 50 and up.count_nonzero() == 1, "from 0 up, at its own pixel"
+
+
 def test_ranked_puts_the_strongest_first() -> None:
     names = [Latent(0, 0, k) for k in range(3)]
     found = factors.ranked(names, torch.tensor([1.0, 3.0, 2.0]))

@@ -91,6 +91,16 @@ def test_player_is_self_contained() -> None:
     assert "&lt;a&gt;" in page and "what &quot;it&quot; shows: b" in page
 
 
+def test_player_plays_when_it_is_told_to() -> None:
+    frames = [np.zeros((4, 4), np.uint8)] * 2
+    still = widgets.frames_player(frames, ["a", "b"], "alt").data
+    moving = widgets.frames_player(frames, ["a", "b"], "alt", every=120).data
+    assert "setInterval" not in still and moving.count(">play</button>") == 1
+    assert re.search(r"setInterval\(.*,120\)", moving) and "clearInterval" in moving and "https" not in moving
+    with pytest.raises(ValueError, match="milliseconds"):
+        widgets.frames_player(frames, ["a", "b"], "alt", every=-1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -53,3 +53,16 @@ def test_runs_are_read_by_set_prior_and_seed(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="other.json is not a run of benchmarks/factors.py"):
         studies.load(tmp_path)
+
+
+def test_all_that_is_asked_or_nothing() -> None:
+    runs = {key: numbers | {"x": 1.0, "x low": 0.5, "x high": 2.0} for key, numbers in scores().items()}
+    asked = ["study msds1 laplace 1: x", "Laplace minus Gaussian: MIG, msds1"]
+    found = studies.asked(runs, asked)
+    assert list(found) == asked
+    assert found[asked[0]] == (1, 0.5, 2) and found[asked[1]] == studies.differences(runs)["MIG, msds1"]
+    del runs["msds1", "gaussian", 0]
+    assert studies.asked(runs, asked) is None and studies.asked(runs, asked[:1]) is not None
+    assert studies.asked({}, asked) is None
+    with pytest.raises(ValueError, match="is named"):
+        studies.asked(runs, ["MIG, msds1"])
