@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rgflow import pixels
 from rgflow.flow import Flow
@@ -67,6 +68,35 @@ def global_colour(images: Tensor) -> Tensor:
     values = images.double()
     brightness = values.sum(1, keepdim=True)
     return (brightness * values).sum((2, 3)) / brightness.sum((2, 3)).clamp_min(1e-12)
+
+
+def bands(images: Tensor, most: int | None = 128) -> dict[str, Tensor]:
+    r"""What pictures show at each scale: grey means of blocks, less those of the blocks twice as wide around them.
+
+    .. math:: b_k = M_k - \uparrow M_{k+1}, \qquad \sum_k \uparrow b_k = \text{the picture in grey}
+
+    with :math:`M_k` the means over blocks of :math:`2^k` pixels and :math:`\uparrow` each value repeated. Blocks are
+    doubled while both edges are even; the last band holds the means of the widest blocks themselves.
+
+    Shapes: images (N, C, H, W), uint8; "1 pixels", "2 pixels", ... by width of the blocks: float64 (N, K).
+
+    Arguments:
+        most: of a band with more components as many are taken, at places drawn once and for all; None for all of them.
+            A regular choice would favour the sites of some level.
+
+    Source: ours, after the Laplacian pyramid of Burt and Adelson (1983), with means of blocks for its smoothing.
+    """
+    means, found, width = images.double().mean(1, keepdim=True), {}, 1
+    while min(means.shape[2:]) > 1 and not (means.shape[2] % 2 or means.shape[3] % 2):
+        wider = functional.avg_pool2d(means, 2)
+        found[f"{width} pixels"] = (means - wider.repeat_interleave(2, 2).repeat_interleave(2, 3)).flatten(1)
+        means, width = wider, 2 * width
+    found[f"{width} pixels"] = means.flatten(1)
+    places = {
+        name: torch.randperm(band.shape[1], generator=torch.Generator().manual_seed(0))[:most].sort().values
+        for name, band in found.items()
+    }
+    return {name: band[:, places[name]] for name, band in found.items()}
 
 
 @torch.no_grad()
