@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +96,47 @@ def receptive_fields(
     return ReceptiveFields(latents, levels, mean, magnitude / n, (variance / n).sqrt(), n)
 
 
+def pooled(parts: Sequence[ReceptiveFields]) -> ReceptiveFields:
+    """One measurement from several of the same latents with draws of their own, as if all had been drawn at once.
+
+    Raises:
+        ValueError: no parts, or parts of other latents.
+    """
+    first = _checked_parts(parts, 1)
+    n, counts = sum(part.draws for part in parts), torch.tensor([part.draws for part in parts]).double()
+    mean, magnitude = (sum(getattr(p, name) * p.draws for p in parts) / n for name in ("mean", "magnitude"))
+    # n (n - 1) error^2 is the sum of squares around the mean, which is that within parts and that between them
+    within = (torch.stack([p.error.square() for p in parts]) * (counts * (counts - 1))[:, None]).sum(0)
+    between = sum((p.mean - mean).square().sum((1, 2, 3)) * p.draws for p in parts)
+    error = ((within + between) / (n * (n - 1))).sqrt()
+    return ReceptiveFields(first.latents, first.levels, mean, magnitude, error, n)
+
+
+def median_of_means(parts: Sequence[ReceptiveFields]) -> Tensor:
+    """The receptive field that a few wild draws do not move: of the means of the parts the median, pixel by pixel.
+
+    With an odd number of parts; where a derivative is as often above its mean as below, it estimates the same
+    expectation as the mean, eq. 8, else something between the mean and the median.
+
+    Shape: (K, C, H, W), float64.
+
+    Raises:
+        ValueError: an even number of parts, fewer than three, or parts of other latents.
+
+    Source: the estimator of Nemirovski & Yudin 1983 for means with heavy tails; for fields ours.
+    """
+    _checked_parts(parts, 3)
+    if len(parts) % 2 == 0:
+        raise ValueError(f"the median needs an odd number of parts, not {len(parts)}")
+    return torch.stack([part.mean for part in parts]).median(0).values
+
+
+def _checked_parts(parts: Sequence[ReceptiveFields], least: int) -> ReceptiveFields:
+    if len(parts) < least or not all(torch.equal(p.latents, parts[0].latents) for p in parts):
+        raise ValueError(f"parts must be {least} or more of the same latents, not {len(parts)} of any")
+    return parts[0]
+
+
 def reach(
     flow: Flow,
     latents: Tensor,
@@ -127,6 +168,43 @@ def cones_of(geometry: Geometry, latents: Tensor) -> Tensor:
         if site not in found:
             found[site] = generation_cone(geometry, site)
     return torch.stack([found[site] for site in map(tuple, latents[:, 1:].tolist())])
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How the derivatives by some latents lie with respect to their cones."""
+
+    outside: float
+    """the largest magnitude outside, 0 if every cone is the whole lattice"""
+    inside: float
+    """the largest magnitude inside"""
+    size: float
+    """pixels of a cone, median over the latents"""
+    filled: float
+    """share of the pixels of a cone that are not 0, least of all latents"""
+
+
+def leak(felt: Tensor, cones: Tensor) -> Leak:
+    """Holds magnitudes of derivatives against cones.
+
+    Shapes: felt (K, H, W), as `reach` gives them; cones (K, H, W), bool, as `cones_of` gives them.
+
+    Raises:
+        ValueError: other shapes, no latents, or an empty cone.
+    """
+    if felt.ndim != 3 or not len(felt) or cones.shape != felt.shape or cones.dtype != torch.bool:
+        raise ValueError(f"magnitudes (K, H, W), K at least 1, need bool cones of their shape, not "
+                         f"{tuple(felt.shape)} and {cones.dtype} {tuple(cones.shape)}")  # fmt: skip
+    sizes = cones.sum((1, 2)).double()
+    if not sizes.all():
+        raise ValueError("a cone is empty: each holds at least the pixels of one block")
+    answering = ((felt != 0) & cones).sum((1, 2))
+    return Leak(
+        felt.masked_fill(cones, 0).max().item(),
+        felt.masked_fill(~cones, 0).max().item(),
+        sizes.quantile(0.5).item(),
+        (answering / sizes).min().item(),
+    )
 
 
 def radius(weights: Tensor) -> Tensor:

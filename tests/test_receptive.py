@@ -213,6 +213,44 @@ def test_crops_follow_the_cone_around_the_torus() -> None:
     assert torch.equal(receptive.crops(maps, torch.ones(1, 8, 8, dtype=torch.bool))[0], maps[0])
 
 
+def test_parts_make_the_whole() -> None:
+    """Parts of 2, 3 and 4 draws and their union, from derivatives made up by hand."""
+    draws = torch.randn(9, 2, 1, 4, 4, dtype=torch.float64) ** 3
+    latents = torch.tensor([[0, 1, 1], [0, 2, 0]])
+
+    def of(x: Tensor) -> receptive.ReceptiveFields:
+        error = (x.var(0).sum((1, 2, 3)) / len(x)).sqrt()
+        return receptive.ReceptiveFields(latents, torch.tensor([0, 1]), x.mean(0), x.abs().mean(0), error, len(x))
+
+    parts, whole = [of(x) for x in draws.split([2, 3, 4])], of(draws)
+    found = receptive.pooled(parts)
+    assert found.draws == 9 and torch.equal(found.latents, latents) and torch.equal(found.levels, whole.levels)
+    for name in ("mean", "magnitude", "error", "strengths"):
+        assert_close(getattr(found, name), getattr(whole, name))
+    middle = receptive.median_of_means(parts)
+    assert_close(middle, torch.stack([p.mean for p in parts]).sort(0).values[1])
+    wild = draws.clone()
+    wild[0] += 1e9  # one draw of one part
+    assert (receptive.median_of_means([of(x) for x in wild.split([2, 3, 4])]) - middle).abs().max() < 20
+    for bad in (parts[:2], [*parts, parts[0]], [*parts[:2], receptive.ReceptiveFields(
+        latents.flip(0), whole.levels, whole.mean, whole.magnitude, whole.error, 9)]):  # fmt: skip
+        with pytest.raises(ValueError, match="parts"):
+            receptive.median_of_means(bad)
+    with pytest.raises(ValueError, match="1 or more of the same latents, not 0"):
+        receptive.pooled([])
+
+
+def test_a_leak_is_seen_wherever_it_is() -> None:
+    cones = torch.zeros(2, 4, 4, dtype=torch.bool)
+    cones[0, :2, :2], cones[1, 2:, 1:] = True, True  # 4 and 6 pixels
+    felt = torch.where(cones, 0.5, 0.0)
+    felt[1, 3, 3], felt[0, 0, 0] = 2.0, 0.0
+    assert receptive.leak(felt, cones) == receptive.Leak(0.0, 2.0, 5.0, 0.75)
+    felt[1, 1, 0] = 1e-30
+    assert receptive.leak(felt, cones).outside == pytest.approx(1e-30)
+    assert receptive.leak(felt, torch.ones_like(cones)).outside == 0
+
+
 FLOW = build(RGFlowConfig(**SMALL))
 LATENTS = torch.tensor([[0, 1, 1]])
 
@@ -233,6 +271,8 @@ LATENTS = torch.tensor([[0, 1, 1]])
         (lambda: receptive.reach(FLOW, torch.tensor([[0, 1]])), r"not torch.int64 \(1, 2\)"),
         (lambda: receptive.reach(FLOW, LATENTS.float()), "not torch.float32"),
         (lambda: receptive.reach(FLOW, torch.tensor([[0, 1, 1], [0, 8, 1]])), r"latent \(0, 8, 1\) lies outside"),
+        (lambda: receptive.leak(torch.ones(1, 4, 4), torch.ones(1, 4, 4)), r"not \(1, 4, 4\) and torch.float32"),
+        (lambda: receptive.leak(torch.ones(1, 4, 4), torch.zeros(1, 4, 4).bool()), "a cone is empty"),
         (lambda: receptive.radius(torch.zeros(2, 4, 4)), "zero everywhere"),
         (lambda: receptive.radius(torch.tensor([[1.0, -2.0]])), "from -2.0"),
         (lambda: receptive.radius(torch.ones(4)), r"not \(4,\)"),
