@@ -203,7 +203,8 @@ def _size(entry: Entry) -> str:
 def _link(line: Line) -> str:
     """To the chapter once it is there, to its section once that is (a link to nothing stops the build of the book)."""
     name, number = line.claim.chapter, f"chapter {line.claim.chapter[:2]}"
-    there = (results.REPOSITORY / "notebooks" / f"{name}.ipynb").exists()
+    toc = results.REPOSITORY / "_toc.yml"  # a notebook that is not in it has no page
+    there = toc.exists() and re.search(rf"/{name}$", toc.read_text(encoding="utf-8"), re.MULTILINE)
     # As MyST makes the anchor of a heading.
     anchor = re.sub(r"[^\w\- ]", "", line.claim.section.lower().replace(" ", "-"))
     to = f"#{anchor}" if anchor and line.read else ""

@@ -25,6 +25,7 @@ import api  # noqa: E402
 import docstrings  # noqa: E402
 import front  # noqa: E402
 import launch  # noqa: E402
+import paper  # noqa: E402
 
 INTRO = (BOOK / "intro.md").read_text()
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -43,6 +44,30 @@ def test_the_map_names_the_claims_that_each_chapter_measures() -> None:
         if name == "99_ledger":
             continue
         assert found == {claim.id for claim in claims if claim.chapter == name}, name
+
+
+def test_every_figure_of_the_paper_has_its_chapter() -> None:
+    lines = INTRO.split("```{paper-figures}\n")[1].split("```")[0].splitlines()
+    shown = {number: names for number, _, names in (map(str.strip, line.split("|")) for line in lines)}
+    figures = {int(n) for label in shown for n in re.findall(r"\d+", label) if label != "table 1"}
+    assert figures | {11, 12} == set(range(1, 15)) and "10 to 13" in shown and "table 1" in shown
+    named = {name.strip() for names in shown.values() for name in names.split(",")}
+    from test_notebooks import CHAPTERS
+
+    assert named <= set(CHAPTERS)
+    rows = paper.table(lines, set(CHAPTERS))
+    assert len(rows) == len(lines) + 2 and "to come" not in "".join(rows)
+
+
+def test_a_chapter_without_a_page_is_named_and_not_linked() -> None:
+    toc = "chapters:\n  - file: book/executed/01_a\n  - file: book/other\n"
+    rows = paper.table(["3(a) | b | 01_a, 02_c", "table 1 | x | 01_a"], paper.chapters(toc))
+    assert rows[2:] == [
+        "| figure 3(a) | b | [chapter 01](executed/01_a.ipynb), chapter 02 (to come) |",
+        "| table 1 | x | [chapter 01](executed/01_a.ipynb) |",
+    ]
+    with pytest.raises(ValueError, match="must be a number, what it shows, and chapters"):
+        paper.table(["1 | b"], set())
 
 
 def test_the_figure_is_what_the_shipped_model_draws() -> None:
