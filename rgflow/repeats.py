@@ -26,6 +26,15 @@ def missing(runs: Iterable[str], seeds: Sequence[int] = SEEDS, where: Path | Non
     return [name for name in names if results.kept(name, where) is None]
 
 
+def lacking(*runs: str, seeds: Sequence[int] = SEEDS, where: Path | None = None) -> str:
+    """What `missing` finds, as a paragraph in Markdown to follow a table; empty if all runs are there."""
+    absent = {run: [str(seed) for seed in seeds if missing([run], [seed], where)] for run in runs}
+    count = sum(map(len, absent.values()))
+    listed = ", ".join(f"`{run.removesuffix('-{}')}` ({', '.join(found)})" for run, found in absent.items() if found)
+    some = f"{count} of {len(absent) * len(seeds)} runs are missing (seeds in brackets)"
+    return f"\n\n*{some}: {listed}.*" if count else ""
+
+
 def values(run: str, what: What, seeds: Sequence[int] = SEEDS, where: Path | None = None) -> list[float] | None:
     """A number of each seed's run, in the order of the seeds; None if a run has not been made.
 
