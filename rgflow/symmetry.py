@@ -1,0 +1,150 @@
+"""Flows with a symmetry that is exact: averaged over a finite group; and the penalty of one that is not."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rgflow.flow import Flow
+
+Element = Callable[[Tensor], Tensor]
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flip(-2)
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x.flip(-1)
+
+
+def _diagonal(x: Tensor) -> Tensor:
+    return x.transpose(-1, -2)
+
+
+GENERATORS: dict[str, tuple[Element, ...]] = {
+    "flip": (torch.neg,),
+    "reflections": (_rows, _columns),
+    "square": (_rows, _columns, _diagonal),
+}  # each with the identity; a group is made of all products, one from each
+
+
+def group(name: str) -> list[Element]:
+    r"""The elements of a finite group of fields (B, C, H, W), the identity first; none changes volumes.
+
+    Arguments:
+        name: "none" (1 element); "flip", :math:`x \to -x` (2); "reflections" of the lattice in rows and columns (4);
+            "square", these and the quarter turns (8, for H = W); or several with + between them, such as
+            "flip+square" (16), for all products.
+
+    Raises:
+        ValueError: an unknown or repeated name.
+    """
+    parts = [] if name == "none" else name.split("+")
+    known = ", ".join(GENERATORS)
+    if len(set(parts)) < len(parts) or not set(parts) <= GENERATORS.keys() or {"reflections", "square"} <= set(parts):
+        raise ValueError(
+            f"symmetry must be none, or some of {known} with + between them (reflections are part of square), "
+            f"not {name!r}"
+        )
+    factors = [(_identity, element) for part in parts for element in GENERATORS[part]]
+    return [_product(chosen) for chosen in itertools.product(*factors)]
+
+
+def _product(elements: tuple[Element, ...]) -> Element:
+    def apply(x: Tensor) -> Tensor:
+        for element in elements:
+            x = element(x)
+        return x
+
+    return apply
+
+
+class Symmetrised(nn.Module):
+    r"""A flow averaged over a finite group of volume-preserving maps: a density with that very symmetry.
+
+    .. math:: q_G(x) = \frac{1}{|G|} \sum_{g \in G} q(g x)
+
+    A draw is one of q, moved by an element drawn at random. The density costs as many passes as G has elements (one
+    less for a draw). It is a mixture, not a flow: it has no encoder.
+
+    Arguments:
+        flow: q; its parameters are the only ones.
+        symmetry: name of the group, see `group`.
+
+    Raises:
+        ValueError: an unknown group, or one with quarter turns for a lattice that is not square.
+
+    Source: the original NeuralRG program, `Symmetrized` (Li & Wang 2018, arXiv:1802.02840, which has x -> -x).
+    """
+
+    def __init__(self, flow: Flow, symmetry: str = "flip") -> None:
+        super().__init__()
+        self.flow, self.symmetry, self.group = flow, symmetry, group(symmetry)
+        if "square" in symmetry and flow.shape[-1] != flow.shape[-2]:
+            raise ValueError(f"symmetry square needs a lattice as high as wide, not {tuple(flow.shape[-2:])}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a field."""
+        return self.flow.shape
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density of fields (B, C, H, W); (B,), nats."""
+        images = torch.cat([element(x) for element in self.group])
+        return self._mean(self.flow.log_prob(images).view(len(self.group), len(x)))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws n fields (n, C, H, W)."""
+        x = self.flow.sample(n, generator=generator)
+        return self._moved([element(x) for element in self.group], generator)
+
+    def sample_and_log_prob(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draws n fields and gives their log density (n,), nats; both with gradients."""
+        x, log_q = self.flow.sample_and_log_prob(n, generator=generator)
+        images = [element(x) for element in self.group]
+        terms = log_q[None]
+        if len(images) > 1:
+            others = self.flow.log_prob(torch.cat(images[1:])).view(-1, n)
+            terms = torch.cat([terms, others])
+        return self._moved(images, generator), self._mean(terms)
+
+    def _mean(self, terms: Tensor) -> Tensor:
+        return terms.logsumexp(0) - math.log(len(self.group))
+
+    def _moved(self, images: list[Tensor], generator: torch.Generator | None) -> Tensor:
+        if len(images) == 1:
+            return images[0]
+        n, device = len(images[0]), images[0].device
+        chosen = torch.randint(len(images), (n,), generator=generator, device=device)
+        return torch.stack(images)[chosen, torch.arange(n, device=device)]
+
+
+def asymmetry(flow: Flow, x: Tensor, log_q: Tensor, symmetry: str = "flip") -> Tensor:
+    r"""How much more likely draws of a flow are than their images, averaged over the other elements of the group.
+
+    .. math:: a(x) = \frac{1}{|G| - 1} \sum_{g \ne 1} \bigl( \log q(x) - \log q(g x) \bigr)
+
+    For draws of q the mean is an average of KL(q | q g), so at least 0, and 0 for a symmetric q: times a weight it is
+    the original program's penalty in place of the exact symmetry.
+
+    Shapes: x (B, C, H, W), log_q (B,) the log density of x -> (B,), nats.
+
+    Raises:
+        ValueError: an unknown group, or one with the identity alone.
+
+    Source: the original NeuralRG program, `alpha` of its training.
+    """
+    others = group(symmetry)[1:]
+    if not others:
+        raise ValueError("a penalty needs a symmetry that is not none")
+    images = torch.cat([element(x) for element in others])
+    return log_q - flow.log_prob(images).view(len(others), len(x)).mean(0)

@@ -1,0 +1,112 @@
+"""Groups of lattice fields, flows averaged over them, and the penalty for a flow that is not symmetric."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from bijectors import wake_up
+from torch import nn
+from torch.testing import assert_close
+
+from rgflow.flow import Flow, RGFlowConfig, build
+from rgflow.priors import Gaussian
+from rgflow.symmetry import Symmetrised, asymmetry, group
+
+ORDERS = {"none": 1, "flip": 2, "reflections": 4, "square": 8, "flip+reflections": 8, "square+flip": 16}
+
+
+class Shift(nn.Module):
+    """z = x - mu."""
+
+    def __init__(self, mu, shape=(1, 2, 2)):
+        super().__init__()
+        self.mu, self.shape = nn.Parameter(torch.full(shape, mu, dtype=torch.float64)), shape
+        self.register_buffer("levels", torch.zeros(shape[1:], dtype=torch.int64))
+
+    def forward(self, x):
+        return x - self.mu, x.new_zeros(len(x))
+
+    def inverse(self, z):
+        return z + self.mu, z.new_zeros(len(z))
+
+
+@pytest.fixture
+def flow():
+    config = RGFlowConfig(channels=1, size=4, block=2, nlayers=2, net="plain", nhidden=8, prior="gaussian")
+    return wake_up(build(config).double())
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS.items())
+def test_groups(name, order):
+    """As many elements as they should, closed under products, the identity first, and none changes a number."""
+    x = torch.arange(1.0, 10).view(1, 1, 3, 3)
+    elements = group(name)
+    images = [tuple(g(x).flatten().tolist()) for g in elements]
+    assert len(set(images)) == order == len(elements)
+    assert torch.equal(elements[0](x), x)
+    assert {tuple(g(h(x)).flatten().tolist()) for g, h in itertools.product(elements, repeat=2)} == set(images)
+    assert all(sorted(map(abs, image)) == x.flatten().tolist() for image in images)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_density_is_the_average_and_symmetric(flow, name):
+    x, q = torch.randn(3, 1, 4, 4, dtype=torch.float64), Symmetrised(flow, name)
+    average = torch.stack([flow.log_prob(g(x)).exp() for g in group(name)]).mean(0).log()
+    assert_close(q.log_prob(x), average)
+    for g in group(name)[1:]:
+        assert_close(q.log_prob(g(x)), q.log_prob(x))
+        assert (flow.log_prob(g(x)) - flow.log_prob(x)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["none", "flip+square"])
+def test_draws_know_their_density(flow, name):
+    q = Symmetrised(flow, name)
+    x, log_q = q.sample_and_log_prob(6, torch.Generator().manual_seed(1))
+    assert x.shape == (6, *q.shape)
+    assert_close(log_q, q.log_prob(x))
+    assert torch.equal(x, q.sample(6, torch.Generator().manual_seed(1)))
+    log_q.sum().backward()
+    assert all(p.grad.isfinite().all() for p in q.parameters())
+
+
+def test_all_elements_are_drawn_alike():
+    """Draws of N(3, 1) averaged over flips: half of them are near -3."""
+    q = Symmetrised(Flow(Shift(3.0), Gaussian()), "flip")
+    x = q.sample(4000, torch.Generator().manual_seed(0))
+    assert float((x.mean((1, 2, 3)) > 0).double().mean()) == pytest.approx(0.5, abs=0.03)
+    assert_close(x.abs().mean(), torch.tensor(3.0, dtype=torch.float64), rtol=0, atol=0.05)
+
+
+def test_penalty_is_the_divergence():
+    """KL(N(mu, 1) | N(-mu, 1)) is 2 mu^2 for each of the four sites; its gradient 4 mu, if draws move along."""
+    flow = Flow(Shift(0.5), Gaussian())
+    x, log_q = flow.sample_and_log_prob(20000, generator=torch.Generator().manual_seed(0))
+    mean = asymmetry(flow, x, log_q, "flip").mean()
+    assert float(mean) == pytest.approx(4 * 2 * 0.25, abs=0.06)
+    mean.backward()
+    assert_close(flow.bijector.mu.grad, torch.full((1, 2, 2), 2.0, dtype=torch.float64), rtol=0, atol=0.05)
+    even = Flow(Shift(0.0), Gaussian())
+    x, log_q = even.sample_and_log_prob(9)
+    assert_close(asymmetry(even, x, log_q, "flip+square"), torch.zeros(9, dtype=torch.float64))
+
+
+def test_penalty_averages_over_the_others(flow):
+    x, log_q = flow.sample_and_log_prob(4)
+    expected = torch.stack([log_q - flow.log_prob(g(x)) for g in group("square")[1:]]).mean(0)
+    assert_close(asymmetry(flow, x, log_q, "square"), expected)
+
+
+@pytest.mark.parametrize("name", ["turn", "flip+flip", "", "none+flip", "reflections+square"])
+def test_unknown_groups(name):
+    with pytest.raises(ValueError, match="symmetry must be none, or some of flip, reflections, square"):
+        group(name)
+
+
+def test_what_does_not_fit():
+    flow = build(RGFlowConfig(channels=1, size=(4, 8), block=2, nlayers=1, net="plain", nhidden=4))
+    with pytest.raises(ValueError, match="as high as wide, not .4, 8."):
+        Symmetrised(flow, "square")
+    with pytest.raises(ValueError, match="not none"):
+        asymmetry(flow, torch.zeros(1, 1, 4, 8), torch.zeros(1), "none")
