@@ -86,3 +86,23 @@ def test_it_runs(memory, capsys, tmp_path) -> None:
     assert numbers["reversible"] <= 1.2 < 2 < numbers["store"]
     assert numbers["reversible 4x saved"] == numbers["reversible 1x saved"]
     assert numbers["reversible 4x difference"] < 1e-3 and numbers["store 1x difference"] == 0
+
+
+def test_bytes_of_tensors_without_contents(memory) -> None:
+    """--bare counts what is counted on the CPU, and the same gradients; only times are missing."""
+    options = memory.Options(config="tiny", rounds=2)
+    whole, bare = memory.main(options), memory.main(replace(options, bare=True))
+    assert set(whole) - set(bare) == {f"{mode} {factor}x time" for mode in footprint.MEMORY for factor in (1, 4)}
+    for name, value in bare.items():
+        if name.endswith(("peak", "saved")):
+            assert value == pytest.approx(whole[name], rel=0.01), name
+    assert bare["checkpoint 4x difference"] == 0 < bare["reversible 4x difference"] < 1e-3
+
+
+def test_a_wrong_gradient_is_seen(memory) -> None:
+    flow, x = memory.awake(build(memory.CONFIGS["tiny"][0])), torch.randn(2, 1, 8, 8)
+    memory.step(flow, x)
+    right = [p.grad.clone() for p in flow.parameters()]
+    assert memory.difference(flow, x, right) == 0
+    wrong = [g * 1.01 for g in right]
+    assert memory.difference(flow, x, wrong) == pytest.approx(0.01 / 1.01, rel=1e-3)
