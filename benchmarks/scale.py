@@ -7,7 +7,8 @@ with the ingredients of --preset fast that work with shared levels. Then, withou
 - bits/dim of the test pieces of 64 x 64, whole, beside that of their four quarters one by one: the same pixels with the
   same noise. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a level, so one of its own is used twice,
   the finest or the top one;
-- slopes of the power spectra of samples, at 32, 64 and 128, where they have one, and how many are of one colour.
+- slopes of the power spectra of samples, at 32, 64 and 128, where they have one, and how many are of one colour, or
+  hold a NaN (they are then left out; in pictures it is grey).
 
 One run, one JSON with its conditions, a few pictures (.npz) and, of shared ones of seed 0, the flow (.safetensors).
 """
@@ -136,6 +137,7 @@ def hierarchies(flow: Flow, kind: str) -> dict[str, Flow]:
     return {"32": flow, "finest twice 64": repeated(flow, 0), "top twice 64": repeated(flow, flow.geometry.depth)}
 
 
+@torch.no_grad()
 def measure(flows: dict[str, Flow], options: Options) -> dict[str, float]:
     """All numbers of a run but those of its training."""
     numbers: dict[str, float] = {}
@@ -162,21 +164,17 @@ def measure(flows: dict[str, Flow], options: Options) -> dict[str, float]:
         elif edge == 64:
             put(f"{name}: bits/dim", code_lengths(flow, tests[64], 8, seed=options.seed))
         generator = torch.Generator().manual_seed(options.seed)
-        drawn = torch.cat([drawn_from(flow, 8, 1.0, generator) for _ in range(-(-options.samples // 8))])
+        drawn = torch.cat([flow.sample(8, 1.0, generator) for _ in range(-(-options.samples // 8))])
+        lost = drawn.isnan().flatten(1).any(1)
+        drawn = from_logit(drawn[~lost])
         flat = drawn.flatten(1).amax(1) == drawn.flatten(1).amin(1)
-        numbers[f"{name}: samples of one colour"] = int(flat.sum())
+        numbers |= {f"{name}: samples not finite": int(lost.sum()), f"{name}: samples of one colour": int(flat.sum())}
         try:
             found = bootstrap_interval(power_spectra(drawn), slope, generator=generator)
         except ValueError:
-            continue  # no power at some frequency, or in some draw of the bootstrap
+            continue  # no two samples, no power at some frequency, or not in some draw of the bootstrap
         numbers |= dict(zip((f"{name}: slope", f"{name}: slope low", f"{name}: slope high"), found))
     return numbers
-
-
-@torch.no_grad()
-def drawn_from(flow: Flow, n: int, temperature: float, generator: torch.Generator) -> Tensor:
-    """Samples as uint8 images."""
-    return from_logit(flow.sample(n, temperature, generator))
 
 
 def main(options: Options) -> dict[str, float]:
@@ -192,7 +190,8 @@ def main(options: Options) -> dict[str, float]:
         checkpoints.save(flow, options.out / f"{name}.safetensors", card)
     numbers = {"parameters": parameter_count(flow.config), "seconds": round(seconds, 1)} | measure(flows, options)
     generator = torch.Generator().manual_seed(options.seed)
-    pictures = {key: drawn_from(f, SHOWN[f.shape[1]], 0.7, generator).numpy() for key, f in flows.items()}
+    drawn = {key: f.sample(SHOWN[f.shape[1]], 0.7, generator) for key, f in flows.items()}
+    pictures = {key: from_logit(x.nan_to_num()).numpy() for key, x in drawn.items()}
     with replacing(options.out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **pictures)
     keep(options.out / f"{name}.json", options, numbers)

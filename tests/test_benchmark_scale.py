@@ -191,17 +191,19 @@ def test_scale_runs_and_keeps_what_it_says(small_sets, tmp_path, kind, sizes, na
         assert numbers["32: bits/dim"] < code_lengths(fresh, small_sets[32, "test"]).mean() - 1e-3, "it has learned"
 
 
-def test_samples_of_one_colour_have_no_slope(small_sets, monkeypatch) -> None:
-    flow = build(RGFlowConfig(size=32, nlayers=1, nres=1, nhidden=4, share_levels=True))
-    some = photographs(8)[0][0].expand(8, -1, -1, -1).clone()
-    some[:3] = 255
-    monkeypatch.setattr(scale, "drawn_from", lambda *_: some)
+def test_samples_without_spectrum_are_counted(small_sets, monkeypatch) -> None:
+    flow = build(RGFlowConfig(size=32, nlayers=1, nres=1, nhidden=4, share_levels=True)).requires_grad_(False)
+    some = to_logit(photographs(8).images, generator=torch.Generator().manual_seed(0))[0]
+    some[:3], some[3, 0, 0, 0] = 1e9, float("nan")
+    monkeypatch.setattr(flow, "sample", lambda *_: some)
     numbers = scale.measure({"32": flow}, scale.Options(samples=16))
-    assert numbers["32: samples of one colour"] == 6 and "32: slope" in numbers
-    monkeypatch.setattr(scale, "drawn_from", lambda *_: torch.full_like(some, 255))
-    numbers = scale.measure({"32": flow}, scale.Options(samples=16))
-    assert numbers["32: samples of one colour"] == 16 and "32: slope" not in numbers
-    assert "32: bits/dim" in numbers
+    assert numbers["32: samples of one colour"] == 6 and numbers["32: samples not finite"] == 2
+    assert numbers["32: slope low"] <= numbers["32: slope"] < 0
+    for worst, counts in ((1e9, (16, 0)), (float("nan"), (0, 16))):
+        some[:] = worst
+        numbers = scale.measure({"32": flow}, scale.Options(samples=16))
+        assert (numbers["32: samples of one colour"], numbers["32: samples not finite"]) == counts
+        assert "32: slope" not in numbers and "32: bits/dim" in numbers
 
 
 def test_narrow_flows_are_as_large_as_shared_ones(small_sets) -> None:
