@@ -17,6 +17,7 @@ from rgflow.receptive_plots import SIGNED
 from rgflow.statistics import Interval
 
 STYLES = (("blue", "o"), ("red", "s"), ("green", "^"), ("orange", "D"), ("pink", "v"))
+CUT = 0.01  # of the pixels of a signed map
 
 
 class Walk(NamedTuple):
@@ -52,7 +53,8 @@ def ranks(strengths: Mapping[int, ArrayLike]) -> Figure:
 def walks(rows: Sequence[Walk], titles: Sequence[str], width: float = 7.0) -> Figure:
     """A row for each walk: receptive field with its cone, pictures along the walk, and the last less the first of them.
 
-    Field and change are in red (up) and blue (down), each on a scale of its own; the change is the mean over channels.
+    Field and change are in red (up) and blue (down), each on a scale of its own that cuts the strongest hundredth of
+    the cone's pixels; the change is the mean over channels.
 
     Arguments:
         titles: one per picture.
@@ -153,7 +155,10 @@ def _dots(axes: Axes, places: np.ndarray, scores: Sequence[Interval], colour: st
 
 
 def _signed(axes: Axes, values: np.ndarray, cone: np.ndarray) -> None:
-    largest = np.abs(values).max() or 1.0
+    """A map in red and blue; the strongest hundredth of its cone's pixels is cut, since means of derivatives have heavy
+    tails and one pixel would leave the rest pale."""
+    sizes = np.abs(values[cone]) if cone.any() else np.abs(values)
+    largest = np.quantile(sizes, 1 - CUT) or sizes.max() or 1.0
     axes.imshow(values / largest, cmap=SIGNED, vmin=-1, vmax=1)
     if not cone.all():
         outline(axes, cone, COLOURS["black"], 0.6)

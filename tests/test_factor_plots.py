@@ -13,7 +13,7 @@ from rgflow.statistics import Interval
 CONE = np.zeros((4, 6), dtype=bool)
 CONE[1:3, 2:4] = True
 PICTURES = torch.zeros(3, 3, 4, 6, dtype=torch.uint8)
-PICTURES[0, :, 1, 2], PICTURES[2, :, 0, 0] = 30, 15  # 30 darker there at the end, 15 brighter here
+PICTURES[0, :, 1, 2], PICTURES[2, :, 2, 3] = 30, 15  # 30 darker there at the end, 15 brighter here
 
 
 def test_ranks_are_sorted_shares() -> None:
@@ -33,12 +33,21 @@ def test_walks_end_in_the_change() -> None:
     assert len(fig.axes) == 10
     assert [axes.get_title() for axes in fig.axes[:5]] == ["receptive\nfield", "0", "1", "2", "change"]
     change = fig.axes[4].images[0].get_array()
-    assert change[1, 2] == -1 and change[0, 0] == 0.5, "the last less the first, by its own largest"
-    assert fig.axes[0].images[0].get_array()[2, 3] == -1 and fig.axes[5].get_ylabel() == "b"
+    assert change[1, 2] / change[2, 3] == -2 and change[1, 2] == pytest.approx(-1, abs=0.03), "the last less the first"
+    assert fig.axes[0].images[0].get_array()[2, 3] < -1 + 0.03 and fig.axes[5].get_ylabel() == "b"
     assert len(fig.axes[0].collections) == 2, "outline of the cone"
     fig.canvas.draw()
     with pytest.raises(ValueError, match="every row must have 2 pictures"):
         factor_plots.walks([Walk("a", field, CONE, PICTURES)], ["0", "1"])
+
+
+def test_one_pixel_does_not_leave_the_rest_pale() -> None:
+    field = np.where(np.arange(1024).reshape(32, 32) % 2, 1.0, -1.0)
+    field[3, 4] = 50
+    pictures = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    fig = factor_plots.walks([Walk("a", field, np.ones((32, 32), dtype=bool), pictures)], ["0", "1"])
+    drawn = fig.axes[0].images[0].get_array()
+    assert drawn[3, 4] == 50 and drawn[0, 1] == 1 and fig.axes[0].images[0].get_clim() == (-1, 1)
 
 
 def test_correlations_leave_out_the_diagonal() -> None:
