@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, a lock, sweeping up after a kill; whether a folder can be written."""
+"""Files that are whole or not there: atomic writing, a lock, sweeping up after a kill; a probe of folders."""
 
 from __future__ import annotations
 
