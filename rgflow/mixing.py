@@ -78,7 +78,7 @@ def bands(images: Tensor, most: int | None = 128) -> dict[str, Tensor]:
     with :math:`M_k` the means over blocks of :math:`2^k` pixels and :math:`\uparrow` each value repeated. Blocks are
     doubled while both edges are even; the last band holds the means of the widest blocks themselves.
 
-    Shapes: images (N, C, H, W), uint8; "1 pixels", "2 pixels", ... by width of the blocks: float64 (N, K).
+    Shapes: images (N, C, H, W), uint8; "1 px", "2 px", ... by width of the blocks: float64 (N, K).
 
     Arguments:
         most: of a band with more components as many are taken, at places drawn once and for all; None for all of them.
@@ -89,9 +89,9 @@ def bands(images: Tensor, most: int | None = 128) -> dict[str, Tensor]:
     means, found, width = images.double().mean(1, keepdim=True), {}, 1
     while min(means.shape[2:]) > 1 and not (means.shape[2] % 2 or means.shape[3] % 2):
         wider = functional.avg_pool2d(means, 2)
-        found[f"{width} pixels"] = (means - wider.repeat_interleave(2, 2).repeat_interleave(2, 3)).flatten(1)
+        found[f"{width} px"] = (means - wider.repeat_interleave(2, 2).repeat_interleave(2, 3)).flatten(1)
         means, width = wider, 2 * width
-    found[f"{width} pixels"] = means.flatten(1)
+    found[f"{width} px"] = means.flatten(1)
     places = {
         name: torch.randperm(band.shape[1], generator=torch.Generator().manual_seed(0))[:most].sort().values
         for name, band in found.items()

@@ -31,7 +31,7 @@ def by_cut(kinds: Mapping[str, Mapping[str, Weights]], factors: Sequence[str], h
     if lacking:
         raise ValueError(f"there is no weight for {lacking[0][1]!r} in {lacking[0][0]!r}")
     cuts = [kind for kind in kinds if kind.startswith(CUT)]
-    places = {kind: at + 0.5 * (kind not in cuts) for at, kind in enumerate(kinds)}
+    places = {kind: at if kind in cuts else len(cuts) + 1.8 * (at - len(cuts)) + 0.3 for at, kind in enumerate(kinds)}
     ticks = [kind[len(CUT) :] if kind in cuts else kind.replace(" ", "\n") for kind in kinds]
     fig = figure(7.0, height)
     panels = fig.subplots(1, 2, sharey=True)
@@ -50,7 +50,7 @@ def by_cut(kinds: Mapping[str, Mapping[str, Weights]], factors: Sequence[str], h
             at = [place + shift for place in places.values()]
             panel.errorbar(at, values, ends, fmt=marker, color=colour, ms=4.5, lw=1.2, label=name)
         panel.set_title(title)
-        panel.set_xticks(list(places.values()), ticks)
+        panel.set_xticks(list(places.values()), ticks, fontsize=8)
         panel.set_xlabel("cut λ" if len(cuts) == len(kinds) else "cut λ, then averages", loc="left")
     panels[0].set_ylabel("regression weight")
     fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(factors)))

@@ -76,25 +76,25 @@ def test_pairs_use_every_image_once() -> None:
 def test_bands_take_a_picture_apart_by_scale() -> None:
     images = torch.randint(0, 256, (3, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     found = mixing.bands(images, None)
-    assert {name: band.shape[1] for name, band in found.items()} == {"1 pixels": 96, "2 pixels": 24, "4 pixels": 6}
+    assert {name: band.shape[1] for name, band in found.items()} == {"1 px": 96, "2 px": 24, "4 px": 6}
     whole = torch.zeros(3, 8, 12, dtype=torch.float64)
     for name, band in found.items():
         width = int(name.split()[0])
         whole += band.view(3, 8 // width, 12 // width).repeat_interleave(width, 1).repeat_interleave(width, 2)
     assert_close(whole, images.double().mean(1))
     assert_close(
-        mixing.bands(images[:, :, :4, :4], None)["4 pixels"], images[:, :, :4, :4].double().mean((1, 2, 3))[:, None]
+        mixing.bands(images[:, :, :4, :4], None)["4 px"], images[:, :, :4, :4].double().mean((1, 2, 3))[:, None]
     )
     few, others = mixing.bands(images, 10), mixing.bands(images[:1], 10)
-    assert few["1 pixels"].shape == (3, 10) and few["4 pixels"].shape == (3, 6)
-    assert torch.equal(few["1 pixels"][:1], others["1 pixels"]), "the same places for all pictures"
+    assert few["1 px"].shape == (3, 10) and few["4 px"].shape == (3, 6)
+    assert torch.equal(few["1 px"][:1], others["1 px"]), "the same places for all pictures"
 
 
 def test_stripes_are_in_the_band_of_their_width() -> None:
     for width in (1, 2, 4):
         stripes = ((torch.arange(8) // width) % 2 * 100).to(torch.uint8).expand(1, 3, 8, 8)
         power = {name: float(band.square().mean()) for name, band in mixing.bands(stripes, None).items()}
-        assert power == pytest.approx({f"{k} pixels": (k == width or k == 8) * 2500 for k in (1, 2, 4, 8)})
+        assert power == pytest.approx({f"{k} px": (k == width or k == 8) * 2500 for k in (1, 2, 4, 8)})
 
 
 def by_sites(images: torch.Tensor) -> dict[str, torch.Tensor]:
