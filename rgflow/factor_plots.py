@@ -139,8 +139,9 @@ def seeds(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]]) -> Figure:
         axes.set(xticks=range(len(priors)), xticklabels=list(priors), xlim=(-0.5, len(priors) - 0.5))
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=8)
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(0, low), high)
+        ends = [end for runs in priors.values() for score in runs.values() for end in score[1:]]
+        if ends:
+            axes.set_ylim(min(0, *ends), 1.15 * max(ends))
     handles = {text: dot for axes in fig.axes for dot, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     if handles:
         fig.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles))

@@ -78,6 +78,7 @@ def test_seeds_draws_the_runs_that_are_there() -> None:
     fig = factor_plots.seeds({"MIG": scores, "DCI": {"laplace": {}, "gaussian": {}}})
     values = [tuple(box[0].get_ydata()) for box in fig.axes[0].containers]
     assert values == [(0.5,), (0.7, 0.2)] and not fig.axes[1].containers
+    assert fig.axes[0].get_ylim() == pytest.approx((0, 0.92)), "from zero, with room above the highest interval"
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["seed 0", "seed 2"]
     fig.canvas.draw()
     with pytest.raises(ValueError, match="no panels"):
