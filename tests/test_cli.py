@@ -561,7 +561,7 @@ def test_a_folder_without_permission_is_named(tmp_path, capsys, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("rgflow.recipes.tempfile.NamedTemporaryFile", denied)
+    monkeypatch.setattr("rgflow.files.tempfile.NamedTemporaryFile", denied)
     code, out, err = run(capsys, *DIGITS, "--out-dir", tmp_path / "r")
     assert (code, out) == (2, "")
     assert err == f"rgflow: [Errno 13] the output folder {tmp_path / 'r'} cannot be written: Permission denied\n"

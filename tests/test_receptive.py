@@ -100,7 +100,7 @@ def test_receptive_fields_of_a_linear_flow_are_its_inverse() -> None:
     fields = receptive.receptive_fields(flow, every(flow), n=3, batch_size=50)
     assert_close(fields.mean, expected, rtol=1e-8, atol=1e-10)
     assert_close(fields.magnitude, expected.abs(), rtol=1e-8, atol=1e-10)
-    assert fields.error.max() < 1e-6 and fields.draws == 3
+    assert fields.error.max() < 1e-5 and fields.draws == 3  # a root of what rounding leaves of squares that cancel
     assert_close(fields.strengths, expected.flatten(1).norm(dim=1), rtol=1e-8, atol=1e-10)
 
 
