@@ -8,9 +8,10 @@ from types import ModuleType
 from rgflow.checkpoints import load, save
 from rgflow.flow import Flow, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
+from rgflow.ode import ODEFlowConfig
 from rgflow.realnvp import RealNVPConfig
 
-__all__ = ["Flow", "Geometry", "RGFlowConfig", "RealNVPConfig", "build", "load", "save"]
+__all__ = ["Flow", "Geometry", "ODEFlowConfig", "RGFlowConfig", "RealNVPConfig", "build", "load", "save"]
 
 # Reached as rgflow.NAME without an import of their own; loaded on first use, since some of them take seconds.
 _LAZY = (

@@ -15,18 +15,20 @@ from rgflow.couplings import AffineCoupling, AutoregressiveCoupling, Chain, Coup
 from rgflow.hierarchy import Geometry, Hierarchy, RGStep
 from rgflow.linears import PatchLinear
 from rgflow.nets import MaskedResidualNet, ResidualNet
+from rgflow.ode import ODEFlowConfig, ode_hierarchy
 from rgflow.plainnets import PlainNet, SplineNet
 from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
 
-Config = RGFlowConfig | RealNVPConfig
+Config = RGFlowConfig | RealNVPConfig | ODEFlowConfig
 
 
 class Flow(nn.Module):
     """A bijector with a prior on its latents: encodes, decodes, samples and knows its likelihood.
 
     Arguments:
-        bijector: with `.shape` (C, H, W), and `.levels` (H, W) naming the level of every site.
+        bijector: with `.shape` (C, H, W), and `.levels` (H, W) naming the level of every site; or with one or
+            three edges in the place of H and W, for neural ODEs (all verbs but `bits_per_dim` go with that).
         prior: with `log_prob` and `sample` as in `priors`.
         config: what `build` made it from; None for a flow put together by hand (it cannot be saved).
     """
@@ -177,13 +179,16 @@ def build(config: Config, generator: torch.Generator | None = None) -> Flow:
     """Makes a flow with fresh weights: an identity map, ready to be trained.
 
     Arguments:
-        config: `RGFlowConfig` or `RealNVPConfig`.
+        config: `RGFlowConfig`, `RealNVPConfig` or `ODEFlowConfig`.
         generator: source of the initial weights; torch's global one when None.
     """
     if isinstance(config, RealNVPConfig):
         return Flow(RealNVP(config, generator), PRIORS[config.prior](), config)
+    if isinstance(config, ODEFlowConfig):
+        return Flow(ode_hierarchy(config, generator), PRIORS[config.prior](), config)
     if not isinstance(config, RGFlowConfig):
-        raise TypeError(f"build takes an RGFlowConfig or a RealNVPConfig, not {type(config).__name__}")
+        known = "an RGFlowConfig, a RealNVPConfig or an ODEFlowConfig"
+        raise TypeError(f"build takes {known}, not {type(config).__name__}")
     geometry = config.geometry
     layout = "raster" if config.coupling == "autoregressive" else "checkerboard"
     steps = [
