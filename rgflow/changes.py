@@ -12,6 +12,7 @@ from rgflow.receptive import radius
 
 GREY, FLAT, ODD, CONSTANT = 0.9, 0.5, 0.7, 0.5  # shares from which `words` says so
 WIDE = 0.75  # of the radius of a change that is the same everywhere
+NEAR, ROUND = 1 / 6, 1 / 8  # of the edge: so near to the corner, and of such a radius, a change goes around the rim
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ def words(change: Change) -> str:
         place = "the whole picture alike"
     elif change.odd >= ODD:
         place = "left against right"
+    elif change.radius >= ROUND * min(height, width) and all(
+        min(at, edge - at) <= NEAR * edge for at, edge in zip(change.centre, change.size, strict=True)
+    ):
+        place = "the rim of the picture"  # on the torus all four corners are one
     elif change.radius >= WIDE * math.sqrt((height**2 + width**2 - 2) / 12):
         place = "the whole picture, by parts"
     else:
