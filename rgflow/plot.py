@@ -123,6 +123,7 @@ def image_rows(rows: Mapping[str, Images], width: float = 7.0) -> Figure:
         strip = np.concatenate([np.pad(picture, edges, constant_values=255) for picture in row], 1)
         axes.imshow(strip, cmap="gray", vmin=0, vmax=255)
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes.set_anchor("E")  # what the widest name leaves free lies at the left, where it may be longer than reckoned
         axes.set(xticks=(), yticks=())
         axes.spines[:].set_visible(False)
     return fig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import ipywidgets
@@ -45,6 +46,14 @@ def test_image_grid_shows_what_it_is_given() -> None:
     assert all(np.array_equal(a, b.permute(1, 2, 0)) for a, b in zip(shown, images, strict=True))
     mixed = plot.image_grid([torch.rand(1, 4, 4), torch.rand(1, 8, 8)], titles=["x(1)", "x(0)"])
     assert [axes.get_title() for axes in mixed.axes] == ["x(1)", "x(0)"]
+
+
+def test_names_of_image_rows_are_not_cut_off_at_the_left() -> None:
+    plot.style()
+    images = torch.zeros(8, 3, 4, 4, dtype=torch.uint8)
+    figure = plot.image_rows({"A": images, "A above\nλ = 1": images, "latents\naveraged": images, "B": images})
+    figure.savefig(io.BytesIO(), dpi="figure")
+    assert all(axes.yaxis.label.get_window_extent().x0 >= 0 for axes in figure.axes)
 
 
 def test_rows_of_images_have_their_names() -> None:
