@@ -100,6 +100,18 @@ def test_chapters_are_numbered_as_designed_and_all_in_the_book() -> None:
     assert linked == set(names), "book/intro.md maps other chapters than there are"
 
 
+def test_figures_and_equations_have_names_of_their_own() -> None:
+    """Two of one name stop the build of the book."""
+    names = []
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            figure = cell.metadata.get("mystnb", {}).get("figure", {}) | cell.metadata.get("figure", {})
+            names += [figure["name"]] if "name" in figure else []
+            names += re.findall(r"^\$\$ \(([\w-]+)\)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+    assert len(names) > 50
+    assert not {name for name in names if names.count(name) > 1}
+
+
 # ---- the tools, on notebooks made here ----
 
 
