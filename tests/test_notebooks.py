@@ -107,7 +107,9 @@ def test_figures_and_equations_have_names_of_their_own() -> None:
         for cell in nbformat.read(path, as_version=4).cells:
             figure = cell.metadata.get("mystnb", {}).get("figure", {}) | cell.metadata.get("figure", {})
             names += [figure["name"]] if "name" in figure else []
-            names += re.findall(r"^\$\$ \(([\w-]+)\)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+            names += (
+                re.findall(r"^\$\$ \(([\w-]+)\)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+            )
     assert len(names) > 50
     assert not {name for name in names if names.count(name) > 1}
 
