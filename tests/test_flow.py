@@ -255,7 +255,7 @@ def test_bad_inputs_are_refused() -> None:
         build(CASES["Real NVP"]).lattices(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="number of samples must not be negative, not -1"):
         flow.sample(-1)
-    with pytest.raises(TypeError, match="RGFlowConfig or a RealNVPConfig, not dict"):
+    with pytest.raises(TypeError, match="a RealNVPConfig or an ODEFlowConfig, not dict"):
         build({})
 
 
