@@ -15,7 +15,7 @@ import torch
 from rgflow import checkpoints, files, flags, results
 from rgflow.console import is_first_process, log_to_stderr, say
 from rgflow.files import check_folder
-from rgflow.flow import Flow, RealNVPConfig, RGFlowConfig, build
+from rgflow.flow import Flow, ODEFlowConfig, RealNVPConfig, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
 from rgflow.options import (
     ConvertFlags,
@@ -30,7 +30,7 @@ from rgflow.options import (
 from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
 
 logger = logging.getLogger(__name__)
-MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig}
+MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig, "ode": ODEFlowConfig}
 
 
 def train(args: Sequence[str]) -> None:

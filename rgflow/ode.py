@@ -15,7 +15,7 @@ from rgflow.priors import PRIORS
 from rgflow.velocity import ACTIVATIONS, BOUNDARIES, Field, LatticeNet, Velocity
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
-FIXED = ("euler", "midpoint", "heun3", "rk4")
+FIXED = ("euler", "midpoint", "rk4")
 MOST_STEPS = 1000  # of an adaptive solver; a flow that needs more has run away
 
 
@@ -34,7 +34,7 @@ class ODEFlowConfig:
         bias: whether its layers have one.
         nhyper: hidden units of the hypernetwork that makes the weights functions of time; 0: they are constant.
         solver: of torchdiffeq: "dopri5", "dopri8", "bosh3" or "adaptive_heun" with the tolerances rtol and atol;
-            "euler", "midpoint", "heun3" or "rk4" with nsteps equal steps.
+            "euler", "midpoint" or "rk4" with nsteps equal steps.
         rtol, atol: relative and absolute tolerance, of the worst lattice of a batch.
         nsteps: steps of the solvers without tolerances.
         adjoint: gradients from the adjoint equation, in constant memory; else through the operations of the solver.
@@ -60,7 +60,7 @@ class ODEFlowConfig:
     activation: Literal["silu", "tanh", "softplus"] = "silu"
     bias: bool = True
     nhyper: int = 16
-    solver: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "euler", "midpoint", "heun3", "rk4"] = "dopri5"
+    solver: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "euler", "midpoint", "rk4"] = "dopri5"
     rtol: float = 1e-4
     atol: float = 1e-4
     nsteps: int = 8

@@ -36,16 +36,17 @@ class TrainFlags:
     """What to train.
 
     Arguments:
-        model: rgflow, or realnvp for the baseline; --help shows the flags of the one that is chosen.
+        model: rgflow, realnvp for the baseline, or ode for neural ODEs; --help shows the flags of the one that is
+            chosen.
         preset: other defaults, which flags of their own override. paper: none; authors: those of their code
             (weight_decay 5e-2, order authors, stream full); small: the paper's model, narrow and shallow; fast: what
             learns fastest. Their numbers per level are cut to the levels of the images, or the last is repeated; for
-            realnvp only the settings of training count.
+            realnvp and ode only the settings of training count.
         flip: yes: training mirrors images left to right at random; no: it does not; None: as the set asks for (celeba32
             and chair600 do).
     """
 
-    model: Literal["rgflow", "realnvp"] = "rgflow"
+    model: Literal["rgflow", "realnvp", "ode"] = "rgflow"
     preset: Literal["paper", "authors", "small", "fast"] = "paper"
     flip: Literal["yes", "no"] | None = None
 

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from rgflow.batches import BatchStream, Indexed, Score, drawn, loader, shuffled
 from rgflow.callbacks import average
 from rgflow.flow import Flow
 from rgflow.optimizers import Average, make_optimizer
+from rgflow.penalties import penalised
 from rgflow.pixels import to_logit
 from rgflow.recipes import TrainConfig
 
@@ -27,7 +29,9 @@ logger = logging.getLogger(__name__)
 class Training(pl.LightningModule):
     r"""The training step of a flow.
 
-    .. math:: \text{loss} = \ln 2 \cdot \text{mean bits/dim of the batch}, \text{ that is nats per dimension.}
+    .. math:: \text{loss} = \ln 2 \cdot \text{mean bits/dim of the batch} + \text{penalties} / D,
+
+    that is nats per dimension; only some bijectors have penalties (see `penalties`).
 
     To Lightning the whole run is one endless epoch: step k takes batch k of a `BatchStream`, and epochs are counted
     from the step number. So a run can go on from any step, without loader states or epoch counters that could disagree.
@@ -86,8 +90,8 @@ class Training(pl.LightningModule):
         return loader(self.images, batches, self.recipe.workers, pin=self.device.type == "cuda")
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        bits, self.bits = self._bits(*batch, self.global_step, now=not self.lazy)
-        return bits * math.log(2)
+        loss, self.bits = self._loss(*batch, self.global_step, now=not self.lazy)
+        return loss
 
     def optimizer_step(self, *arguments: object) -> None:
         super().optimizer_step(*arguments)
@@ -119,15 +123,21 @@ class Training(pl.LightningModule):
             return
         self.zero_grad()
         with torch.enable_grad():
-            (self._again(step) * math.log(2)).backward()
+            self._again(step).backward()
         guards.check_gradient(guards.gradient_norm(self.flow), step, self.flow)
         raise FloatingPointError(f"loss or gradient was not finite at step {step}: on another rank, or by chance")
 
     def _again(self, step: int) -> Tensor:
-        """Bits/dim of the batch of some step on this rank, looked at."""
+        """The loss of some step on this rank, with its own images and noise, looked at."""
         images, index = self.images.__getitems__(next(iter(self._batches(step))))
         with self.trainer.precision_plugin.train_step_context():
-            return self._bits(images.to(self.device), index.to(self.device), step, now=True)[0]
+            return self._loss(images.to(self.device), index.to(self.device), step, now=True)[0]
+
+    def _loss(self, images: Tensor, index: Tensor, step: int, now: bool) -> tuple[Tensor, Tensor]:
+        """The loss of a batch on this rank, and its bits/dim over all; looks whether these are finite now, or never."""
+        with penalised(self.flow, self._generator(step)) as penalties:
+            bits, mean = self._bits(images, index, step, now)
+        return bits * math.log(2) + penalties.mean() / math.prod(self.flow.shape), mean
 
     def _bits(self, images: Tensor, index: Tensor, step: int, now: bool) -> tuple[Tensor, Tensor]:
         """Bits/dim of a batch on this rank, and over all ranks; looks whether they are finite now, or never."""
@@ -138,6 +148,11 @@ class Training(pl.LightningModule):
         if now:
             guards.check_loss(mean, step, self.flow, images, draw)
         return bits, mean
+
+    def _generator(self, step: int) -> torch.Generator:
+        """What bijectors may draw from in a step: numbers that depend on (seed, step) only, on any device."""
+        key = np.random.SeedSequence((self.recipe.seed, step)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(key[0]) >> 1)
 
     def configure_gradient_clipping(
         self,

@@ -20,7 +20,7 @@ from PIL import Image
 
 from rgflow import checkpoints, commands, flags, options
 from rgflow.cli import main
-from rgflow.flow import RealNVPConfig, RGFlowConfig, build
+from rgflow.flow import ODEFlowConfig, RealNVPConfig, RGFlowConfig, build
 from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
 
 ROOT = Path(__file__).parent.parent
@@ -254,6 +254,18 @@ def test_the_baseline_has_its_own_flags(tmp_path, capsys, pictures):
     assert (code, out, err) == (2, "", "rgflow: Unrecognized options: --block, 4 (see rgflow train --help)\n")
 
 
+def test_neural_odes_have_their_own_flags(tmp_path, capsys, pictures):
+    arguments = ["--data", "images", "--data-path", pictures, "--steps", "1", "--quiet", "--batch-size", "4"]
+    arguments += ["--model", "ode", "--widths", "3,2", "--nhyper", "2", "--solver", "euler", "--nsteps", "1"]
+    arguments += ["--boundary", "zeros", "--kinetic", "0.5", "--preset", "fast", "--no-bias", "--plot-epoch", "0"]
+    arguments += ["--out-dir", tmp_path / "r"]
+    assert run(capsys, "train", *arguments) == (0, "", "")
+    model = tmp_path / "r" / "model.safetensors"
+    config = ODEFlowConfig(size=8, widths=(3, 2), nhyper=2, solver="euler", nsteps=1, boundary="zeros", kinetic=0.5)
+    assert checkpoints.load(model).config == dataclasses.replace(config, bias=False)
+    assert run(capsys, "sample", "--model", model, "--out", tmp_path / "s.png", "-n", 4)[0] == 0
+
+
 def test_the_preset_sets_defaults_that_flags_override(monkeypatch, capsys, pictures):
     seen = []
 
@@ -337,7 +349,7 @@ def test_a_choice_that_may_be_none_is_a_flag():
 
 
 def test_every_option_is_a_flag_with_help(capsys):
-    for model in ("rgflow", "realnvp"):
+    for model in ("rgflow", "realnvp", "ode"):
         with pytest.raises(SystemExit) as stop:
             main(["train", "--model", model, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -386,7 +398,7 @@ BAD = {  # the whole line on stderr
     "unknown data": (["train", "--data", "faces"], f"unknown data set 'faces'; known are {SETS}"),
     "unknown model": (
         [*DIGITS, "--model", "glow"],
-        f"invalid choice 'glow' for argument '--model'. Expected one of ('rgflow', 'realnvp'). {HELP}",
+        f"invalid choice 'glow' for argument '--model'. Expected one of ('rgflow', 'realnvp', 'ode'). {HELP}",
     ),
     "unknown prior": (
         [*DIGITS, "--prior", "cauchy"],

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from bijectors import wake_up
 from torch.testing import assert_close
 
 import rgflow
 from rgflow import ODEFlowConfig, build
+from rgflow.batches import noise
 from rgflow.flow import Flow
+from rgflow.penalties import penalised
+from rgflow.pictures import Pictures
+from rgflow.train import TrainConfig, fit
 
 SMALL = ODEFlowConfig(channels=1, size=(2, 3), widths=3, nhyper=2, solver="rk4", nsteps=4)
 
@@ -69,3 +76,50 @@ def test_there_are_no_cones_and_no_other_size() -> None:
         flow.resized(4)
     with pytest.raises(ValueError, match="images must be"):
         build(replace(SMALL, size=(4,))).bits_per_dim(torch.zeros(2, 1, 4, dtype=torch.uint8))
+
+
+TRAINED = ODEFlowConfig(channels=1, size=2, widths=2, nhyper=2, solver="euler", nsteps=1, exact_training=0, kinetic=0.1)
+QUIET = {"batch_size": 4, "quiet": True, "plot_epoch": 0, "lr": 1e-2}
+
+
+def pictures(n: int = 10) -> Pictures:
+    return Pictures(torch.randint(0, 256, (n, 1, 2, 2), generator=torch.Generator().manual_seed(0)).to(torch.uint8))
+
+
+class Stop(pl.Callback):
+    """Ends a run the hard way after some steps; keeps the losses on the way."""
+
+    def __init__(self, after: int = -1) -> None:
+        self.after, self.losses = after, []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: dict, *_: object) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.after:
+            raise RuntimeError("killed")
+
+
+def test_a_run_goes_on_with_the_probes_it_would_have_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rgflow.callbacks.tensorboard", lambda folder, step: None)
+    recipe = TrainConfig(**QUIET, steps=5, save_minutes=1e-9, out_dir=str(tmp_path / "a"))
+    whole, spy = build(TRAINED, torch.Generator().manual_seed(0)), Stop()
+    fit(whole, pictures(), None, recipe, callbacks=[spy])
+    recipe, parts = replace(recipe, out_dir=str(tmp_path / "b")), [Stop(3), Stop()]
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(build(TRAINED, torch.Generator().manual_seed(0)), pictures(), None, recipe, callbacks=[parts[0]])
+    again = build(TRAINED, torch.Generator().manual_seed(7))
+    fit(again, pictures(), None, recipe, callbacks=[parts[1]])
+    assert parts[0].losses + parts[1].losses == spy.losses
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_the_loss_is_nats_per_dimension_and_penalties() -> None:
+    flow, images, spy = woken(replace(TRAINED, exact_training=4)), pictures(4), Stop()
+    before = deepcopy(flow)
+    fit(flow, images, None, TrainConfig(**QUIET, steps=1, out_dir=""), callbacks=[spy])
+    draw = noise(images.images, 0, 0, torch.arange(4), torch.float32)
+    with penalised(before) as penalties:
+        bits = before.bits_per_dim(images.images, draw).mean()
+    assert float(penalties.mean()) > 0.1
+    assert spy.losses == [pytest.approx(float(bits * math.log(2) + penalties.mean() / 4), rel=1e-5)]
