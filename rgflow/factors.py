@@ -79,6 +79,7 @@ def effects(
     temperature: float | list | tuple = 0.6,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
+    region: Tensor | None = None,
 ) -> Tensor:
     r"""How strongly each latent changes the picture when it walks from 0 to `reach`, in grey levels.
 
@@ -91,12 +92,19 @@ def effects(
 
     Returns: (len(latents),), float64.
 
-    ValueError: no latents, one outside the lattice, fewer than one draw, or a reach that is not positive.
+    Arguments:
+        region: bool (H, W), the pixels that count; all when None.
+
+    ValueError: no latents, one outside the lattice, fewer than one draw, a reach that is not positive, or a region that
+    is not of the picture or empty.
 
     Source: ours; the paper ranks by the strength of receptive fields (section 4), which is linear and signed.
     """
     if not latents or draws < 1 or not reach > 0:
         raise ValueError(f"needs latents, draws >= 1 and reach > 0, not {len(latents)}, {draws} and {reach}")
+    counted = torch.ones(flow.shape[1:], dtype=torch.bool) if region is None else region
+    if counted.dtype != torch.bool or counted.shape != flow.shape[1:] or not counted.any():
+        raise ValueError(f"region must be bool {tuple(flow.shape[1:])} and not empty, not {tuple(counted.shape)}")
     z = flow.sample_latents(draws, temperature, generator)
     squares = torch.zeros(len(latents), dtype=torch.float64)
     for first in range(0, len(latents), max(1, batch_size // draws)):
@@ -104,7 +112,7 @@ def effects(
         low, high = (
             _grey(flow.decode(torch.cat([_with(flow, z, latent, value) for latent in part]))[0]) for value in (0, reach)
         )
-        change = (high - low).square().flatten(1).mean(1)
+        change = (high - low).square()[..., counted.to(low.device)].flatten(1).mean(1)
         squares[first : first + len(part)] = change.view(len(part), draws).mean(1).double().cpu()
     return squares.sqrt()
 

@@ -75,6 +75,18 @@ def test_effects_are_means_over_the_same_draws_for_all_latents() -> None:
     assert together[0].item() == pytest.approx((ends[1] - ends[0]).square().mean().sqrt().item(), rel=1e-4)
 
 
+def test_effects_count_a_region_only() -> None:
+    flow = wake_up(build(RGFlowConfig(**CONFIG)))
+    names, region = factors.latents_of(flow, 1)[:3], torch.zeros(8, 8, dtype=torch.bool)
+    region[2:5, 1:7] = True
+    found = factors.effects(flow, names, 1.5, draws=4, generator=seeded(3), region=region)
+    change = factors.response(flow, flow.sample_latents(4, 0.6, seeded(3)), names[1], 1.5)
+    assert found[1].item() == pytest.approx(change[..., 2:5, 1:7].square().mean().sqrt().item(), rel=1e-4)
+    for wrong in (region.float(), region[:4], torch.zeros_like(region)):
+        with pytest.raises(ValueError, match="region must be bool"):
+            factors.effects(flow, names, 1.5, region=wrong)
+
+
 def test_a_response_is_what_effects_are_the_size_of() -> None:
     flow = wake_up(build(RGFlowConfig(**CONFIG)))
     name = factors.latents_of(flow, 1)[3]
