@@ -171,6 +171,7 @@ def scores(
     cuts: Sequence[int],
     seed: int = 0,
     batch_size: int = 250,
+    draws: int = 1000,
 ) -> list[Score]:
     """Mixes random pairs at every cut, and by averaging latents and pixels, and scores each kind of mixture.
 
@@ -181,6 +182,7 @@ def scores(
         read: gives the factors of pictures by name, (N, K) each, such as `ovals.factors`; sources and mixtures are read
             alike.
         coarse, fine: names of the factors for the separation.
+        draws: of the bootstrap, for each interval.
 
     Raises:
         ValueError: an odd number of images, fewer than three pairs, or a factor that `read` does not give.
@@ -203,13 +205,13 @@ def scores(
 
     def apart(kind: str, control: tuple[Triple, Triple] | None = None) -> Interval:
         of = triples[kind]
-        return separation(of[coarse], of[fine], control, torch.Generator().manual_seed(seed))
+        return separation(of[coarse], of[fine], control, torch.Generator().manual_seed(seed), draws)
 
     control = triples["latents averaged"][coarse], triples["latents averaged"][fine]
     return [
         Score(
             kind,
-            {name: weights(triple, torch.Generator().manual_seed(seed)) for name, triple in of.items()},
+            {name: weights(triple, torch.Generator().manual_seed(seed), draws) for name, triple in of.items()},
             apart(kind),
             apart(kind, control),
         )

@@ -116,5 +116,8 @@ def test_scores_of_a_flow_whose_levels_are_its_pixels() -> None:
     assert averaged.excess == (0, 0, 0) and abs(averaged.separation.value) < 0.1
     expected = found["cut 1"].separation.value - averaged.separation.value
     assert found["cut 1"].excess.value == pytest.approx(expected) and found["cut 1"].excess.low > 0.8
+    single = mixing.scores(FLOW, images, by_sites, "coarse", "fine", [1], draws=1)[2]  # pixels averaged
+    for value in (single.weights["fine"].second, single.separation, single.excess):
+        assert value.low == value.high, "one draw has no width"
     with pytest.raises(ValueError, match="'angle' is not among the factors that are read: coarse, fine"):
         mixing.scores(FLOW, images, by_sites, "coarse", "angle", [1])
