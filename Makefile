@@ -48,6 +48,7 @@ test: $(INSTALLED)
 results: $(INSTALLED)
 	RGFLOW_PROFILE=$(RGFLOW_PROFILE) RGFLOW_RESULTS=$(CURDIR)/results $(BIN)/python scripts/execute.py --jobs $(JOBS)
 	$(BIN)/python scripts/badge.py
+	$(BIN)/python scripts/models.py
 	$(BIN)/python scripts/front.py
 
 notebooks-clean: $(INSTALLED)

@@ -95,7 +95,7 @@ def test_the_glossary_has_ten_words_and_every_formula_is_closed() -> None:
 
 def test_names_of_the_package_on_the_pages_exist() -> None:
     flow = rgflow.build(rgflow.RGFlowConfig(size=8, nlayers=1, nres=1, nhidden=4))
-    for page in ("intro.md", "glossary.md", "api.md", "own_images.md"):
+    for page in ("intro.md", "glossary.md", "api.md", "own_images.md", "models.md"):
         for name in re.findall(r"`(rgflow(?:\.\w+)+|flow\.\w+)`", (BOOK / page).read_text()):
             thing = flow if name.startswith("flow") else rgflow
             for part in name.split(".")[1:]:
