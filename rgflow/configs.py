@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rgflow.hierarchy import ORDERS, Geometry, whole
@@ -132,6 +132,14 @@ class RGFlowConfig:
     def geometry(self) -> Geometry:
         """Where the blocks lie."""
         return Geometry(*self.size, self.block, self.order, self.repeat)
+
+    def above(self, level: int) -> RGFlowConfig:
+        """Of the flow of the lattice x(level), the steps from that level on."""
+        size = tuple(edge >> level for edge in self.size)
+        if self.share_levels:
+            return replace(self, size=size)
+        numbers = {name: self.per_level(name)[level:] for name in ("nlayers", "nres", "nmlp", "nhidden")}
+        return replace(self, size=size, **numbers)
 
     def per_level(self, name: str) -> tuple[int, ...]:
         """The values of `nlayers`, `nres`, `nmlp` or `nhidden` at every level, lowest first."""

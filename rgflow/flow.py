@@ -168,6 +168,26 @@ class Flow(nn.Module):
         hierarchy.levels = hierarchy.levels.to(self.device)
         return Flow(hierarchy, self.prior, config).train(self.training)
 
+    def coarse(self, level: int) -> Flow:
+        r"""The flow of the lattice x(level), the very same steps from that level on; for RG hierarchies only.
+
+        Its density is the model's marginal, :math:`\log p(x^{(h)}) = \sum_{k \ge h} \ell_k` in the terms of
+        `log_prob_by_level`, for latents of different levels are independent; -log p is the effective (renormalised)
+        energy of the coarse lattice.
+
+        Shapes: images (B, C, *size) of that level, its latents likewise.
+
+        Raises:
+            ValueError: no RG hierarchy, or no such level.
+
+        Source: paper, eq. 2-4; Li & Wang 2018 (arXiv:1802.02840), eq. 5, for energies.
+        """
+        if not isinstance(self.bijector, Hierarchy):
+            raise ValueError(f"a flow of {type(self.bijector).__name__} has no images at coarser scales")
+        hierarchy = self.bijector.above(level)
+        config = None if self.config is None else self.config.above(level)
+        return Flow(hierarchy, self.prior, config).train(self.training)
+
     def _check(self, x: Tensor, name: str) -> None:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{name} must be (B, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -176,12 +176,30 @@ class Hierarchy(nn.Module):
                 f"a hierarchy of {self.depth + 1} levels needs 1 shared step or one per level, not {len(steps)}"
             )
         self.steps, self.shape, self.geometry = nn.ModuleList(steps), tuple(shape), geometry
+        self.stride, self.offset = stride, offset
         self._kept = (Ellipsis, *(slice(offset, None, stride),) * (len(shape) - 1))
         self.register_buffer("levels", level_map(shape[1:], self.depth + 1, stride, offset), persistent=False)
 
     def step(self, level: int) -> nn.Module:
         """The bijector of a level."""
         return self.steps[level] if len(self.steps) > 1 else self.steps[0]
+
+    def above(self, level: int) -> Hierarchy:
+        """The hierarchy of x(level) alone, of the very same steps from that level on.
+
+        ValueError: no such level.
+        """
+        if not 0 <= level <= self.depth:
+            raise ValueError(f"level must be in 0..{self.depth}, not {level}")
+        steps = list(self.steps[level:] if len(self.steps) > 1 else self.steps)
+        levels = self.levels
+        for _ in range(level):
+            levels = levels[self._kept]
+        shape, geometry = (self.shape[0], *levels.shape), self.geometry
+        if geometry is not None:
+            geometry = replace(geometry, height=shape[1], width=shape[2])
+        made = Hierarchy(steps, shape, self.depth - level, geometry, self.stride, self.offset)
+        return made.to(levels.device)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latent: x -> z, log|det dz/dx|."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -110,6 +110,10 @@ class ODEFlowConfig:
         while kept := kept_size(found[-1], self.stride):
             found.append(kept)
         return found
+
+    def above(self, level: int) -> ODEFlowConfig:
+        """Of the flow of the lattice x(level), the steps from that level on."""
+        return replace(self, size=self.sizes[level])
 
 
 def kept_size(size: tuple[int, ...], stride: int) -> tuple[int, ...]:

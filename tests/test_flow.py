@@ -170,6 +170,34 @@ def test_progressive_lattices() -> None:
     assert torch.equal(lattices[-1], flow.decode(z)[0])
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case != "Real NVP"])
+def test_coarse_flows_are_the_upper_steps(double, case: str) -> None:
+    """Their images are those that the flow makes on its way, and their density what its upper levels contribute."""
+    flow = wake_up(build(CASES[case]), std=0.2)
+    z = torch.randn(2, *flow.shape)
+    images, contributed = flow.lattices(z)[::-1], flow.log_prob_by_level(flow.decode(z)[0])
+    kept = z
+    for level in range(flow.geometry.depth + 1):
+        coarse = flow.coarse(level)
+        assert coarse.shape == tuple(images[level].shape[1:]) and coarse.geometry == coarse.config.geometry
+        assert torch.equal(coarse.levels, coarse.geometry.levels)
+        assert_close(coarse.decode(kept)[0], images[level])
+        assert_close(coarse.log_prob(images[level]), contributed[:, level:].sum(1))
+        assert {id(p) for p in coarse.parameters()} <= {id(p) for p in flow.parameters()}
+        again = build(coarse.config)
+        again.load_state_dict(coarse.state_dict())
+        assert_close(again.decode(kept)[0], images[level])
+        kept = kept[..., ::2, ::2]
+
+
+def test_flows_without_such_a_level_refuse() -> None:
+    for level in (-1, 2):
+        with pytest.raises(ValueError, match=rf"level must be in 0..1, not {level}"):
+            build(SMALL).coarse(level)
+    with pytest.raises(ValueError, match="RealNVP has no images at coarser scales"):
+        build(CASES["Real NVP"]).coarse(0)
+
+
 def test_shared_levels_run_at_other_sizes(double) -> None:
     flow = wake_up(build(replace(SMALL, share_levels=True)), std=0.2)
     large = flow.resized(16)

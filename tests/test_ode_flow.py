@@ -51,6 +51,21 @@ def test_the_verbs_in_one_to_three_dimensions(double: None, size: tuple[int, ...
     assert_close(z, plain * torch.tensor(hot)[flow.levels].sqrt())
 
 
+@pytest.mark.parametrize(("size", "stride"), [((5,), 2), ((4, 7), 3), ((2, 1, 2), 2)])
+def test_coarse_flows_are_the_upper_steps(double: None, size: tuple[int, ...], stride: int) -> None:
+    flow = woken(replace(SMALL, size=size, stride=stride), 0.2)
+    z = torch.randn(3, *flow.shape)
+    images = flow.lattices(z)[::-1]
+    contributed = flow.log_prob_by_level(images[0])
+    for level, edges in enumerate(flow.config.sizes):
+        coarse = flow.coarse(level)
+        assert coarse.config == replace(flow.config, size=edges) and coarse.shape == (1, *edges)
+        assert_close(coarse.log_prob(images[level]), contributed[:, level:].sum(1), rtol=0, atol=1e-3)
+        again = build(coarse.config)
+        again.load_state_dict(coarse.state_dict())
+        assert torch.equal(again.log_prob(images[level]), coarse.log_prob(images[level]))
+
+
 @pytest.mark.parametrize("prior", ["gaussian", "laplace"])
 def test_total_probability_is_one(double: None, prior: str) -> None:
     flow = woken(replace(SMALL, size=(2,), prior=prior), 0.25)
