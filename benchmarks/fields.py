@@ -8,7 +8,8 @@ it answer at all.
 What chapter 03 shows beside claims C4, C5 and C18, which it measures itself with 100 draws: radii and strengths with
 more draws, all latents of the top level and some drawn at random on each other one. And, since a few draws have wild
 derivatives, the same of the median of means (`receptive.median_of_means`). A number NAME has its 95 % interval in "NAME
-low" and "NAME high", bootstrap over latents.
+low" and "NAME high", bootstrap over latents, which meet the same draws: what other draws would give is not in it, and
+is seen in the blocks, draws one after the other, each measured alone. Of the top level every strength is kept.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Options:
     """Of z for radii and strengths, at temperature 1; 0: none."""
     parts: int = 25
     """Groups of draws of which the median is taken; odd, each of two draws or more."""
+    blocks: int = 5
+    """Blocks of parts that are measured alone, too; they share the parts evenly."""
     latents: int = 100
     """For radii and strengths, drawn at random on each level but the top one."""
     seed: int = 0
@@ -58,8 +61,8 @@ def main(options: Options) -> dict[str, float]:
     numbers = against_cones(flow, options.tested, options.seed)
     if options.draws:
         generator = torch.Generator().manual_seed(options.seed)
-        numbers |= {"draws": options.draws, "parts": options.parts}
-        numbers |= sizes(flow, options.latents, options.draws, options.parts, generator)
+        numbers |= {"draws": options.draws, "parts": options.parts, "blocks": options.blocks}
+        numbers |= sizes(flow, options.latents, options.draws, options.parts, options.blocks, generator)
     name = Path(options.model).stem
     keep(options.out / f"{name}.json", replace(options, model=name), numbers)
     print(hardware())
@@ -85,8 +88,14 @@ def against_cones(flow: Flow, count: int | None, seed: int) -> dict[str, float]:
     return numbers
 
 
-def sizes(flow: Flow, count: int, draws: int, parts: int, generator: torch.Generator) -> dict[str, float]:
-    """Radii and strengths, of the mean and of the median of means."""
+def sizes(flow: Flow, count: int, draws: int, parts: int, blocks: int, generator: torch.Generator) -> dict[str, float]:
+    """Radii and strengths, of the mean and of the median of means, and of the mean of each block of draws.
+
+    Raises:
+        ValueError: parts that do not make that many blocks.
+    """
+    if blocks < 1 or parts % blocks:
+        raise ValueError(f"{parts} parts do not make {blocks} blocks of the same size")
     top = int(flow.levels.max())
     latents = torch.cat([latents_of(flow, h, None if h == top else count, generator) for h in range(top + 1)])
     found = [receptive.receptive_fields(flow, latents, draws // parts, generator=generator) for _ in range(parts)]
@@ -110,6 +119,15 @@ def sizes(flow: Flow, count: int, draws: int, parts: int, generator: torch.Gener
                 put(numbers, head + name, bootstrap_interval(values[own], statistic, generator=generator))
         middle = bootstrap_interval(noise[own], np.median, generator=generator)
         put(numbers, f"level {level}, mean: share of noise in the square", middle)
+    each = parts // blocks
+    for block in range(blocks):
+        some = receptive.pooled(found[block * each : (block + 1) * each])
+        for level in range(top + 1):
+            head, own = f"level {level}, block {block + 1}: ", fields.levels == level
+            numbers[head + "median radius"] = float(np.median(some.radii[own]))
+            numbers[head + "share above one"] = float(np.mean((some.strengths[own] > 1).double().numpy()))
+    for rank, strength in enumerate(fields.strengths[fields.levels == top].sort(descending=True).values.tolist()):
+        numbers[f"level {top}, mean: strength of rank {rank + 1}"] = strength
     return numbers
 
 

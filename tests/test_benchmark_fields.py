@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import benchmark_files
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +25,9 @@ def model(folder) -> str:
 
 
 def test_all_latents_stay_in_their_cones(tmp_path, capsys) -> None:
-    numbers = fields.main(fields.Options(model=model(tmp_path), draws=6, parts=3, latents=5, out=tmp_path / "out"))
+    numbers = fields.main(
+        fields.Options(model=model(tmp_path), draws=6, parts=3, blocks=3, latents=5, out=tmp_path / "out")
+    )
     assert numbers["latents"] == 256 and [numbers[f"level {h}: latents"] for h in range(3)] == [192, 48, 16]
     assert numbers["largest outside"] == 0 and numbers["bits of a number"] == 32
     assert numbers["level 0: pixels of a cone, median"] == 64 and numbers["level 2: pixels of a cone, median"] == 256
@@ -46,7 +49,7 @@ def test_a_cone_of_other_blocks_is_left(tmp_path, monkeypatch) -> None:
 
 def test_radii_and_strengths_are_those_of_the_package(tmp_path) -> None:
     flow = checkpoints.load(model(tmp_path)).requires_grad_(False)
-    numbers = fields.sizes(flow, 5, 12, 3, torch.Generator().manual_seed(2))
+    numbers = fields.sizes(flow, 5, 12, 3, 3, torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(2)
     latents = torch.cat([latents_of(flow, h, n, generator) for h, n in enumerate((5, 5, None))])
     parts = [receptive.receptive_fields(flow, latents, 4, generator=generator) for _ in range(3)]
@@ -62,3 +65,24 @@ def test_radii_and_strengths_are_those_of_the_package(tmp_path) -> None:
         share = (typical[own].flatten(1).norm(dim=1) > 1).double().mean()
         assert numbers[f"level {level}, median of means: share above one"] == pytest.approx(share.item())
         assert 0 < numbers[f"level {level}, mean: share of noise in the square"] <= 1.5
+
+
+def test_blocks_are_draws_one_after_the_other_and_strengths_are_in_order(tmp_path) -> None:
+    flow = checkpoints.load(model(tmp_path)).requires_grad_(False)
+    numbers = fields.sizes(flow, 5, 36, 9, 3, torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.cat([latents_of(flow, h, n, generator) for h, n in enumerate((5, 5, None))])
+    parts = [receptive.receptive_fields(flow, latents, 4, generator=generator) for _ in range(9)]
+    both = receptive.pooled(parts)
+    for block, some in ((1, receptive.pooled(parts[:3])), (3, receptive.pooled(parts[6:]))):
+        for level in range(3):
+            own, head = both.levels == level, f"level {level}, block {block}: "
+            radius, above = some.radii[own], (some.strengths[own] > 1).double().mean()
+            assert numbers[head + "median radius"] == pytest.approx(np.median(radius))
+            assert numbers[head + "share above one"] == pytest.approx(above.item())
+    assert numbers["level 2, block 1: median radius"] != numbers["level 2, block 3: median radius"]
+    ranks = [numbers[f"level 2, mean: strength of rank {k}"] for k in range(1, 17)]
+    assert ranks == sorted(both.strengths[both.levels == 2].tolist(), reverse=True) and ranks[0] > ranks[-1]
+    assert "level 2, mean: strength of rank 17" not in numbers
+    with pytest.raises(ValueError, match="9 parts do not make 4 blocks"):
+        fields.sizes(flow, 5, 36, 9, 4, torch.Generator())
