@@ -23,10 +23,12 @@ class Triple(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """How much of each source's factor a made picture has, 95 % bootstrap intervals over pairs."""
+    """How much of each source's factor a made picture has, and the share of that factor's variance which both explain;
+    95 % bootstrap intervals over pairs."""
 
     first: Interval
     second: Interval
+    explained: Interval
     pairs: int
 
 
@@ -35,16 +37,19 @@ def weights(triple: Triple, generator: torch.Generator | None = None, draws: int
 
     .. math:: f(\text{made}) = w_1 f(\text{first}) + w_2 f(\text{second}) + \text{constant}
 
-    by least squares over all pairs and the K components together, each component with its own constant.
+    by least squares over all pairs and the K components together, each component with its own constant. Explained is
+    the R^2 of this regression: a weight is a slope, and says nothing of how much scatters around it.
 
     Raises:
         ValueError: other shapes, or fewer than three pairs.
     """
     moments, count = _moments(triple)
-    found = (
+    same = None if generator is None else generator.clone_state()  # so that the weights' draws stay what they were
+    first, second = (
         bootstrap_interval(moments, lambda m, i=i: _fit(m, count)[i], n=draws, generator=generator) for i in (0, 1)
     )
-    return Weights(*found, len(moments))
+    explained = bootstrap_interval(moments, lambda m: _explained(m, count), n=draws, generator=same)
+    return Weights(first, second, explained, len(moments))
 
 
 def separation(
@@ -78,21 +83,37 @@ def separation(
 
 
 def _moments(triple: Triple) -> tuple[NDArray, int]:
-    """What the regression needs of each pair, (pairs, 5 + 3 K): products summed over components, then all values; and
+    """What the regression needs of each pair, (pairs, 6 + 3 K): products summed over components, then all values; and
     K. The regression sees means of these alone, so a bootstrap need not draw the factors themselves."""
     shapes = [tuple(part.shape) for part in triple]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1 or shapes[0][0] < 3:
         raise ValueError(f"factors must be three of one shape (pairs, K), with three pairs at least, not {shapes}")
     made, first, second = (part.double().numpy() for part in triple)
     products = [(a * b).sum(1) for a, b in ((first, first), (first, second), (second, second), (first, made))]
-    products.append((second * made).sum(1))
+    products += [(second * made).sum(1), (made * made).sum(1)]
     return np.concatenate([np.stack(products, 1), first, second, made], 1), made.shape[1]
 
 
 def _fit(moments: NDArray, count: int) -> NDArray:
     """The two weights."""
+    return _solve(_covariances(moments, count))
+
+
+def _explained(moments: NDArray, count: int) -> float:
+    """The share of the variance of the made pictures' factor that the regression explains; 0 where it has none."""
+    covariances = _covariances(moments, count)
+    *_, at, bt, tt = covariances
+    return float(_solve(covariances) @ [at, bt] / tt) if tt > 0 else 0.0
+
+
+def _covariances(moments: NDArray, count: int) -> NDArray:
+    """Of first (a), second (b) and made (t), components together: aa, ab, bb, at, bt, tt."""
     mean = moments.mean(0)
-    first, second, made = mean[5:].reshape(3, count)
-    pairs = ((first, first), (first, second), (second, second), (first, made), (second, made))
-    aa, ab, bb, at, bt = mean[:5] - [a @ b for a, b in pairs]
+    first, second, made = mean[6:].reshape(3, count)
+    pairs = ((first, first), (first, second), (second, second), (first, made), (second, made), (made, made))
+    return mean[:6] - [a @ b for a, b in pairs]
+
+
+def _solve(covariances: NDArray) -> NDArray:
+    aa, ab, bb, at, bt, _ = covariances
     return np.linalg.lstsq(np.array([[aa, ab], [ab, bb]]), np.array([at, bt]), rcond=None)[0]

@@ -8,10 +8,11 @@ from rgflow import mixing_plots
 from rgflow.shares import Weights
 from rgflow.statistics import Interval
 
+SHARE = Interval(0.5, 0.4, 0.6)
 KINDS = {
-    "cut 0": {"colour": Weights(Interval(1, 1, 1), Interval(0, 0, 0), 9)},
-    "cut 1": {"colour": Weights(Interval(0.7, 0.5, 0.8), Interval(0.2, 0.1, 0.4), 9)},
-    "pixels averaged": {"colour": Weights(Interval(0.5, 0.4, 0.6), Interval(0.45, 0.4, 0.5), 9)},
+    "cut 0": {"colour": Weights(Interval(1, 1, 1), Interval(0, 0, 0), SHARE, 9)},
+    "cut 1": {"colour": Weights(Interval(0.7, 0.5, 0.8), Interval(0.2, 0.1, 0.4), SHARE, 9)},
+    "pixels averaged": {"colour": Weights(Interval(0.5, 0.4, 0.6), Interval(0.45, 0.4, 0.5), SHARE, 9)},
 }
 
 
