@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from rgflow.drawings import outline
@@ -74,7 +75,13 @@ def gallery(
 def strengths(levels: ArrayLike, values: ArrayLike, bins: int = 40) -> Figure:
     """Histograms of strengths, one row per level on a common logarithmic axis, with the line at one.
 
-    Shapes: levels and values (K,); strengths of 0 are counted in the first bin.
+    Strengths of 0, of latents whose mean is not above its noise, have no place on such an axis: they are a bar of their
+    own on its left, hollow and marked 0.
+
+    Shapes: levels and values (K,).
+
+    Raises:
+        ValueError: levels and values of different shapes, or no strength above 0.
     """
     levels, values = np.asarray(levels), np.asarray(values, dtype=float)
     positive = values[values > 0]
@@ -83,17 +90,30 @@ def strengths(levels: ArrayLike, values: ArrayLike, bins: int = 40) -> Figure:
     low, high = math.log10(min(positive.min(), 0.5)), math.log10(max(positive.max(), 2.0))
     step = (high - low) / (bins - 1)  # one more bin than fits, so that an edge can lie at one
     edges = 10.0 ** (step * np.arange(math.floor(low / step), math.ceil(high / step) + 1))
+    decades = range(math.ceil(math.log10(edges[0])), math.floor(math.log10(edges[-1])) + 1)
+    ticks, names = [10.0**k for k in decades], [f"$10^{{{k}}}$" for k in decades]
+    small = [d * 10.0**k for k in (decades[0] - 1, *decades) for d in range(2, 10)]
+    none, width = edges[0] / 10 ** max(0.045 * (high - low), 1.5 * step), 10 ** (step / 2)  # the bar of zeros
     found = sorted(set(levels.tolist()), reverse=True)
     fig = figure(7.0, 0.5 + 1.0 * len(found))
     for axes, level in zip(fig.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0], found, strict=True):
         chosen = values[levels == level]
         counts, _ = np.histogram(chosen.clip(edges[0], edges[-1]), edges)
-        strong = np.arange(len(counts)) >= -math.floor(low / step)
+        strong, zeros = np.arange(len(counts)) >= -math.floor(low / step), int((chosen == 0).sum())
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=np.where(strong, *_pair()), edgecolor="white")
         axes.axvline(1, color="black", lw=1.2, ls="--")
-        axes.set(xscale="log", ylabel="latents", ylim=(0, 1.4 * max(1, counts.max())))
+        if len(positive) < len(values):
+            span = none * (width - 1 / width)
+            axes.bar(none / width, zeros, span, align="edge", color="white", edgecolor=_pair()[1], lw=1.2)
+        axes.set(xscale="log", ylabel="latents", ylim=(0, 1.4 * max(1, counts.max(), zeros)))
+        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         text = f"level {level}: {(chosen > 1).sum()} of {len(chosen)} above 1"
         axes.text(0.01, 0.95, text, transform=axes.transAxes, va="top", fontsize=9)
+    if len(positive) < len(values):
+        ticks, names = [none, *ticks], ["0", *names]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter(names))
+    axes.xaxis.set_minor_locator(FixedLocator([tick for tick in small if edges[0] <= tick <= edges[-1]]))
     axes.set_xlabel("strength, logit pixels per unit of the latent")
     return fig
 

@@ -32,6 +32,27 @@ def test_strengths_count_what_is_above_one() -> None:
     fig.canvas.draw()
 
 
+def test_strengths_of_zero_stand_apart() -> None:
+    fig = receptive_plots.strengths([0, 0, 0, 0, 1, 1], [0.0, 0.0, 0.1, 2.0, 5.0, 3.0], bins=8)
+    fig.canvas.draw()
+    for axes, zeros in zip(fig.axes, (0, 2), strict=True):
+        *others, apart = axes.patches
+        assert apart.get_height() == zeros and apart.get_facecolor()[:3] == (1, 1, 1)
+        assert apart.get_x() + apart.get_width() < min(bar.get_x() for bar in others) <= 0.1
+        assert axes.get_xlim()[0] < apart.get_x(), "the bar is in the figure"
+        assert all(tick == int(tick) for tick in axes.get_yticks())
+    labels = [label.get_text() for label in fig.axes[-1].get_xticklabels()]
+    assert labels[0] == "0" and labels.count("0") == 1 and "$10^{0}$" in labels
+    middle = apart.get_x() + apart.get_width() / 2
+    assert fig.axes[-1].get_xticks()[0] == pytest.approx(middle, rel=0.05)
+
+
+def test_strengths_without_a_zero_have_no_place_for_it() -> None:
+    fig = receptive_plots.strengths([0, 0, 1], [0.1, 2.0, 5.0], bins=8)
+    fig.canvas.draw()
+    assert "0" not in [label.get_text() for label in fig.axes[-1].get_xticklabels()]
+
+
 def test_radii_name_both_medians() -> None:
     fig = receptive_plots.radii([0, 0, 0, 1], [1.0, 2.0, 9.0, 3.0], [3.2, 3.2, 3.2, 8.1])
     assert [text.get_text() for text in fig.axes[0].texts] == ["2.0", "3.2", "3.0", "8.1"]
