@@ -98,7 +98,7 @@ def strengths(levels: ArrayLike, values: ArrayLike, bins: int = 40) -> Figure:
     fig = figure(7.0, 0.5 + 1.0 * len(found))
     for axes, level in zip(fig.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0], found, strict=True):
         chosen = values[levels == level]
-        counts, _ = np.histogram(chosen.clip(edges[0], edges[-1]), edges)
+        counts, _ = np.histogram(chosen[chosen > 0].clip(edges[0], edges[-1]), edges)
         strong, zeros = np.arange(len(counts)) >= -math.floor(low / step), int((chosen == 0).sum())
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=np.where(strong, *_pair()), edgecolor="white")
         axes.axvline(1, color="black", lw=1.2, ls="--")
