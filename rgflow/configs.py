@@ -23,11 +23,11 @@ class RGFlowConfig:
         nlayers: coupling layers per disentangler and decimator; one number, or one per level, lowest first. None: the
             paper's 8, 6, 4, 2, that is max(2, 8 - 2 h) at level h (4 at every level with `share_levels`).
         nres: residual blocks per network (net="residual").
-        nmlp: hidden layers per residual block (net="residual").
+        nmlp: hidden layers per residual block; of the whole network with net="plain".
         nhidden: width of a hidden layer; a multiple of m^2 for coupling="autoregressive".
         coupling: "affine", "autoregressive", or "spline": affine, but that the last coupling of each disentangler and
             decimator bends as well (net="plain" only; not in the paper).
-        net: "residual", the paper's, or "plain" (two hidden layers, s and t from one network, no weight normalisation).
+        net: "residual", the paper's, or "plain" (s and t from one network, no weight normalisation).
         places: networks know where their block lies: a bias of their first layer for each block (net="plain" only; not
             in the paper). For pictures that are aligned, such as faces. Not with `share_levels`.
         pieces: of each spline (coupling="spline").
@@ -43,6 +43,7 @@ class RGFlowConfig:
             images; None, as in the paper: no such map. Not with `share_levels`.
         memory: "store", or "checkpoint" to compute activations again in the backward pass (appendix A), or
             "reversible" to compute them from the result by inverting the couplings (not autoregressive ones).
+        depth: number of the top level at most, 0 for a single level; None: as deep as the size allows, as in the paper.
 
     Raises:
         ValueError: a value that is not allowed, with those that are.
@@ -67,6 +68,7 @@ class RGFlowConfig:
     share_levels: bool = False
     linear: Literal["whitened"] | None = None
     memory: Literal["store", "checkpoint", "reversible"] = "store"
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {
@@ -86,6 +88,8 @@ class RGFlowConfig:
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("channels", "block", "pieces", "repeat"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
+        if self.depth is not None:
+            object.__setattr__(self, "depth", whole("depth", self.depth, 0))
         size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
         if len(size) != 2:
             raise ValueError(f"size must be one integer or (H, W), not {self.size!r}")
@@ -131,15 +135,16 @@ class RGFlowConfig:
     @property
     def geometry(self) -> Geometry:
         """Where the blocks lie."""
-        return Geometry(*self.size, self.block, self.order, self.repeat)
+        return Geometry(*self.size, self.block, self.order, self.repeat, self.depth)
 
     def above(self, level: int) -> RGFlowConfig:
         """Of the flow of the lattice x(level), the steps from that level on."""
         size = tuple(edge >> level for edge in self.size)
+        depth = None if self.depth is None else self.geometry.depth - level
         if self.share_levels:
-            return replace(self, size=size)
+            return replace(self, size=size, depth=depth)
         numbers = {name: self.per_level(name)[level:] for name in ("nlayers", "nres", "nmlp", "nhidden")}
-        return replace(self, size=size, **numbers)
+        return replace(self, size=size, depth=depth, **numbers)
 
     def per_level(self, name: str) -> tuple[int, ...]:
         """The values of `nlayers`, `nres`, `nmlp` or `nhidden` at every level, lowest first."""

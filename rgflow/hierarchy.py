@@ -40,6 +40,8 @@ class Geometry:
         order: "paper": the shifted blocks come first, then the unshifted (eq. 5). "authors": the other way round, as
             in their code.
         repeat: disentangler-decimator pairs in one step.
+        deepest: the number of the top level at most, which then has several blocks; H and W need be multiples of
+            :math:`m 2^n` only. None: as deep as the lattice allows.
 
     Raises:
         ValueError: sizes that do not fit (the allowed ones are named), unknown order, repeat < 1.
@@ -52,8 +54,11 @@ class Geometry:
     block: int
     order: str = "paper"
     repeat: int = 1
+    deepest: int | None = None
 
     def __post_init__(self) -> None:
+        if self.deepest is not None:
+            object.__setattr__(self, "deepest", whole("deepest", self.deepest, 0))
         for name in ("height", "width", "block", "repeat"):
             object.__setattr__(self, name, whole(name, getattr(self, name), 0))
         if self.block < 2 or self.block % 2:
@@ -64,7 +69,12 @@ class Geometry:
             raise ValueError(f"repeat must be at least 1, not {self.repeat}")
         small = min(self.height, self.width)
         cell = self.block << max(self.depth, 0)
-        if small < self.block or small != cell or self.height % cell or self.width % cell:
+        if small < self.block or (self.deepest is None and small != cell) or self.height % cell or self.width % cell:
+            if self.deepest is not None:
+                raise ValueError(
+                    f"size {self.height} x {self.width} does not fit blocks of {self.block} on levels 0..{self.depth}: "
+                    f"both edges must be multiples of {cell}"
+                )
             allowed = ", ".join(str(self.block << k) for k in range(5))
             raise ValueError(
                 f"size {self.height} x {self.width} does not fit blocks of {self.block}: the smaller edge must be "
@@ -74,7 +84,8 @@ class Geometry:
     @property
     def depth(self) -> int:
         """The number n of the top level; there are n + 1 steps."""
-        return (min(self.height, self.width) // self.block).bit_length() - 1
+        full = (min(self.height, self.width) // self.block).bit_length() - 1
+        return full if self.deepest is None else min(full, self.deepest)
 
     @property
     def levels(self) -> Tensor:
@@ -197,7 +208,8 @@ class Hierarchy(nn.Module):
             levels = levels[self._kept]
         shape, geometry = (self.shape[0], *levels.shape), self.geometry
         if geometry is not None:
-            geometry = replace(geometry, height=shape[1], width=shape[2])
+            deepest = None if geometry.deepest is None else self.depth - level
+            geometry = replace(geometry, height=shape[1], width=shape[2], deepest=deepest)
         made = Hierarchy(steps, shape, self.depth - level, geometry, self.stride, self.offset)
         return made.to(levels.device)
 
