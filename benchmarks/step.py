@@ -45,8 +45,8 @@ class Options:
     """tiny: for tests; small: layers 4,3,2,2, hidden 96, batch 64; paper: layers 8,6,4,2, 4 residual blocks, hidden
     512, batch 16."""
     net: Net = "residual"
-    """Network of the couplings. The list of products stays the residual networks' (for plain: of one block with two
-    hidden layers)."""
+    """Network of the couplings. The list of products stays the residual networks' (for plain: of one
+    block)."""
     tied: bool = True
     """Both halves of a coupling use the same networks."""
     coupling: Coupling = "affine"
@@ -77,10 +77,9 @@ def products(config: RGFlowConfig, batch: int) -> list[tuple[int, int, int, int]
         nlayers, nres, nmlp, h = (config.per_level(name)[level] for name in ("nlayers", "nres", "nmlp", "nhidden"))
         rows = batch * (config.size[0] >> level) * (config.size[1] >> level) // config.block**2
         blocks = 1 if config.net == "plain" else nres
-        hidden = 2 if config.net == "plain" else nmlp
         half_couplings = 2 * config.repeat * 2 * nlayers  # disentangler and decimator, both halves
         often = half_couplings * 2 * blocks * 3  # s and t; forward, and two products in backward
-        listed += [(often, rows, half, h), (often * (hidden - 1), rows, h, h), (often, rows, h, half)]
+        listed += [(often, rows, half, h), (often * (nmlp - 1), rows, h, h), (often, rows, h, half)]
     return listed
 
 

@@ -97,7 +97,7 @@ def _network(net: nn.Module) -> Network:
         return Network("residual" if isinstance(net, ResidualNet) else "masked", linears, len(net.blocks))
     if isinstance(net, PlainNet):
         places = 0 if net.places is None else len(net.places)
-        return Network("plain", tuple((w.shape[1], w.shape[0]) for w in (net.w1, net.w2, net.w3)), 1, places)
+        return Network("plain", tuple((w.shape[1], w.shape[0]) for w, _ in net.layers), 1, places)
     raise ValueError(f"a network of the kind {type(net).__name__} cannot be drawn")
 
 
@@ -201,7 +201,8 @@ def _networks(axes: Axes, plan: Plan) -> None:
     steps = [f"linear {a} → {b}" for a, b in net.linears]
     plain = net.kind == "plain"
     parts = [steps[0], *(p for step in steps[1:] for p in ("swish", step))]
-    parts, around = (parts, (2, 4)) if plain else (["swish", *parts], (0, len(parts) + 1))
+    around = [(2 * k, 2 * k + 2) for k in range(1, len(steps) - 1)] if plain else [(0, len(parts) + 1)]
+    parts = parts if plain else ["swish", *parts]
     bottom, pitch = 1.35, min(0.85, 5.6 / len(parts))
     below = "the half that is kept" if net.kind != "masked" else "the sites, moved on by one"
     if not plain and net.kind != "masked" and net.linears[0][0] > plan.sites.size * plan.channels // 2:
@@ -212,10 +213,11 @@ def _networks(axes: Axes, plan: Plan) -> None:
     for part, foot in zip(parts, y):
         _box(axes, 0, foot + 0.36 * pitch, 2.2, 0.72 * pitch, part, NET if "linear" in part else "white", 8)
         _arrow(axes, (0, foot + 0.72 * pitch), (0, foot + pitch))
-    low, high = (y[k] - 0.14 * pitch - (0.15 if k == 0 else 0) for k in around)
-    axes.plot([0, 1.4, 1.4, 0.12], [low, low, high, high], color=COLOURS["red"], lw=1.4, zorder=1)
-    axes.text(0, high, "+", ha="center", va="center", fontsize=9, color=COLOURS["red"], fontweight="bold", zorder=5,
-              bbox={"boxstyle": "circle,pad=0.08", "fc": "white", "ec": COLOURS["red"]})  # fmt: skip
+    for ends in around:
+        low, high = (y[k] - 0.14 * pitch - (0.15 if k == 0 else 0) for k in ends)
+        axes.plot([0, 1.4, 1.4, 0.12], [low, low, high, high], color=COLOURS["red"], lw=1.4, zorder=1)
+        axes.text(0, high, "+", ha="center", va="center", fontsize=9, color=COLOURS["red"], fontweight="bold", zorder=5,
+                  bbox={"boxstyle": "circle,pad=0.08", "fc": "white", "ec": COLOURS["red"]})  # fmt: skip
     if not plain:
         axes.text(1.55, (low + high) / 2, f"× {net.blocks}", ha="left", va="center", fontsize=11)
         axes.text(0.25, high + 0.08, r"$/\sqrt{2}$", ha="left", va="bottom", fontsize=8, color=COLOURS["red"])

@@ -251,9 +251,11 @@ def _coupling_layers(config: RGFlowConfig, level: int, generator: torch.Generato
     def coupling(last: bool) -> nn.Module:
         count = 1 if config.tied else 2
         if last and config.coupling == "spline":
-            return SplineCoupling([SplineNet(half, nhidden, config.pieces, generator, places) for _ in range(count)])
+            return SplineCoupling(
+                [SplineNet(half, nhidden, config.pieces, generator, places, nmlp) for _ in range(count)]
+            )
         if config.net == "plain":
-            return AffineCoupling([PlainNet(half, nhidden, generator, places=places) for _ in range(count)])
+            return AffineCoupling([PlainNet(half, nhidden, generator, places=places, nmlp=nmlp) for _ in range(count)])
         return AffineCoupling([ResidualNet(half, nres, nmlp, nhidden, config.stream, generator) for _ in range(count)])
 
     layers = [coupling(j + 1 == nlayers) for j in range(nlayers)]

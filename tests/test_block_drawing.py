@@ -18,8 +18,10 @@ SMALL = dict(channels=3, size=8, nlayers=2, nhidden=32, nres=3, nmlp=1)
 KINDS = {
     "paper": dict(),
     "full": dict(stream="full", order="authors"),
-    "plain": dict(net="plain", tied=False, nlayers=(3, 1)),
-    "spline": dict(net="plain", coupling="spline", places=True, linear="whitened", pieces=5),
+    "plain": dict(net="plain", nmlp=2, tied=False, nlayers=(3, 1)),
+    "deep": dict(net="plain", nmlp=3),
+    "shallow": dict(net="plain", nmlp=1),
+    "spline": dict(net="plain", nmlp=2, coupling="spline", places=True, linear="whitened", pieces=5),
     "autoregressive": dict(coupling="autoregressive"),
     "small blocks": dict(block=2, channels=1, nlayers=5),
     "shared": dict(share_levels=True),

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.usefixtures("double")
 
 NETS = {
     "plain": lambda half: PlainNet(half, 12),
+    "plain, one layer": lambda half: PlainNet(half, 12, nmlp=1),
+    "plain, four layers": lambda half: PlainNet(half, 12, nmlp=4),
     "half": lambda half: ResidualNet(half, 2, 2, 12, "half"),
     "half, one block": lambda half: ResidualNet(half, 1, 1, 12, "half"),
     "full": lambda half: ResidualNet(half, 3, 2, 12, "full"),
@@ -28,6 +30,19 @@ NETS = {
 def test_affine_coupling_is_a_bijector(net: str, tied: bool) -> None:
     coupling = wake_up(AffineCoupling([NETS[net](6) for _ in range(1 if tied else 2)]))
     assert_bijector(coupling, torch.randn(3, 12))
+
+
+@pytest.mark.parametrize("nmlp", [1, 2, 3])
+def test_a_plain_network_has_so_many_hidden_layers(nmlp: int) -> None:
+    net = wake_up(PlainNet(2, 5, nmlp=nmlp))
+    assert len(net.layers) == nmlp + 1 and sum(1 for _ in net.parameters()) == 2 * (nmlp + 1) + 1
+    x = torch.randn(3, 2)
+    h = torch.nn.functional.silu(x @ net.w1.T + net.b1)
+    for k in range(2, nmlp + 1):
+        h = h + torch.nn.functional.silu(h @ getattr(net, f"w{k}").T + getattr(net, f"b{k}"))
+    u = h @ getattr(net, f"w{nmlp + 1}").T + getattr(net, f"b{nmlp + 1}")
+    for ours, by_hand in zip(net(x), (net.scale * u[:, :2].tanh(), u[:, 2:]), strict=True):
+        torch.testing.assert_close(ours, by_hand)
 
 
 @pytest.mark.parametrize("tied", [True, False])
