@@ -75,12 +75,12 @@ def temperature_map(temperature: float | Tensor | list | tuple, levels: Tensor) 
     Raises:
         ValueError: another number of levels or another shape, or a temperature that is not positive and finite.
     """
-    value = torch.as_tensor(temperature, dtype=torch.float64, device=levels.device)
+    value = torch.as_tensor(temperature, dtype=torch.float64)  # a number stays where no device is waited for
     if not (value.isfinite().all() and (value > 0).all()):
         raise ValueError(f"temperatures must be positive and finite, not {value.tolist()}")
-    count = int(levels.max()) + 1
     if value.ndim == 0:
         return float(value)
+    value, count = value.to(levels.device), int(levels.max()) + 1
     if value.shape == levels.shape:
         return value
     if value.shape == (count,):
