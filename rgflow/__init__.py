@@ -15,8 +15,8 @@ __all__ = ["Flow", "Geometry", "ODEFlowConfig", "RGFlowConfig", "RealNVPConfig",
 
 # Reached as rgflow.NAME without an import of their own; loaded on first use, since some of them take seconds.
 _LAZY = (
-    "authors", "cones", "data", "inpaint", "ledger", "mixing", "pixels", "plot", "results", "statistics", "synthetic",
-    "train", "widgets",
+    "authors", "cones", "data", "energies", "inpaint", "ledger", "mixing", "pixels", "plot", "results", "statistics",
+    "synthetic", "train", "widgets",
 )  # fmt: skip
 
 

@@ -8,11 +8,8 @@ import importlib.util
 import logging
 import math
 import os
-import re
 import shutil
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +18,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rgflow.batches import Indexed, code_lengths, score, spread
+from rgflow.batches import Indexed, Score, code_lengths, score, spread
 from rgflow.files import replacing
 from rgflow.grids import sample_images, write_grid
 
@@ -77,11 +74,24 @@ class Evaluation(Callback):
     """Measures bits/dim of test images every `eval_epoch` epochs, every `eval_minutes` and at the end; the ranks share
     the images.
 
-    With `ema` it is the averaged weights that are measured.
+    With `ema` it is the averaged weights that are measured. Another kind of score is a subclass's business.
     """
 
+    unit = "test bits/dim"
+
     def __init__(self, images: Indexed | None) -> None:
-        self.images = images
+        self.images, self.wanted = images, images is not None
+
+    def measured(self, trainer: Trainer, module: Training) -> Score:
+        """The score of the flow as it is."""
+        chosen = spread(len(self.images), module.recipe.eval_images)
+        mine = chosen[trainer.global_rank :: trainer.world_size]
+        lengths = code_lengths(module.flow, self.images, module.recipe.batch_size, module.recipe.seed, mine)
+        sums = torch.stack([lengths.sum(), lengths.square().sum()])
+        if trainer.world_size > 1:
+            sums = sums.to(trainer.strategy.root_device)
+            torch.distributed.all_reduce(sums)
+        return score(sums[0], sums[1], len(chosen))
 
     def on_train_start(self, trainer: Trainer, module: Training) -> None:
         self.seconds = module.seconds
@@ -93,19 +103,12 @@ class Evaluation(Callback):
         before, self.seconds = self.seconds, module.seconds
         every = 60 * recipe.eval_minutes
         late = bool(every) and before // every < self.seconds // every
-        if self.images is not None and (module.finished or late or _due(module.epoch, recipe.eval_epoch)):
+        if self.wanted and (module.finished or late or _due(module.epoch, recipe.eval_epoch)):
             module.check_past_steps()
-            chosen = spread(len(self.images), recipe.eval_images)
-            mine = chosen[trainer.global_rank :: trainer.world_size]
             with module.scored():
-                lengths = code_lengths(module.flow, self.images, recipe.batch_size, recipe.seed, mine)
-            sums = torch.stack([lengths.sum(), lengths.square().sum()])
-            if trainer.world_size > 1:
-                sums = sums.to(trainer.strategy.root_device)
-                torch.distributed.all_reduce(sums)
-            found = score(sums[0], sums[1], len(chosen))
+                found = self.measured(trainer, module)
             if not math.isfinite(found.mean):
-                raise FloatingPointError(f"the test bits/dim are not finite after step {trainer.global_step}")
+                raise FloatingPointError(f"the {self.unit} are not finite after step {trainer.global_step}")
             module.score = module.last_score = found
 
 
@@ -113,8 +116,10 @@ class Journal(Callback):
     """Writes the log: metrics.csv, TensorBoard where it is installed, and a progress bar; and pictures of samples.
 
     A row has the mean training bits/dim since the last row. On a restart the rows after the checkpoint are dropped, so
-    that the file reads as if the run had never been interrupted.
+    that the file reads as if the run had never been interrupted. What else a row has is a subclass's business.
     """
+
+    columns = COLUMNS
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -123,6 +128,19 @@ class Journal(Callback):
         self.count = 0
         self.bar: tqdm | None = None
         self.board = None
+
+    def measured(self, mean: Tensor, module: Training) -> list[float | str]:
+        """The numbers of a row after the fourth: of the mean over its steps, and of an evaluation or ""."""
+        return [float(mean), module.score.mean if module.score else ""]
+
+    def said(self, module: Training) -> str:
+        """What the progress bar says."""
+        test = f"{module.last_score.mean:.4f}" if module.last_score else "-"
+        return f"bits/dim {self.rows[-1]['train_bits_per_dim']:.4f}, test {test}"
+
+    def pictures(self, module: Training) -> Tensor:
+        """Images to be shown, uint8."""
+        return sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
 
     def state_dict(self) -> dict[str, float | int]:
         return {"sum": float(self.sum), "count": self.count}
@@ -140,7 +158,7 @@ class Journal(Callback):
         if self.folder is not None:
             self.rows = [row for row in read_log(self.folder / "metrics.csv") if row["step"] <= step] if step else []
             with replacing(self.folder / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
+                writer = csv.DictWriter(file, self.columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
             self.board = tensorboard(self.folder / "tensorboard", step)
@@ -156,28 +174,26 @@ class Journal(Callback):
         if not (module.score or module.finished or (every and step % every == 0)):
             return
         module.check_past_steps()
-        mean, self.sum, self.count = float(self.sum) / self.count, 0.0, 0
+        mean, self.sum, self.count = self.sum / self.count, 0.0, 0
         if not trainer.is_global_zero:
             return
-        test = module.score.mean if module.score else ""
-        values = (step, step // module.steps_per_epoch, round(module.seconds, 3), module.lr, mean, test)
-        row = dict(zip(COLUMNS, values, strict=True))
+        first = (step, step // module.steps_per_epoch, round(module.seconds, 3), module.lr)
+        row = dict(zip(self.columns, (*first, *self.measured(mean, module)), strict=True))
         self.rows.append(row)
         if self.folder is not None:
             with open(self.folder / "metrics.csv", "a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerow(row)
+                csv.DictWriter(file, self.columns).writerow(row)
         if self.board is not None:
-            for key in COLUMNS[3:]:
+            for key in self.columns[3:]:
                 if row[key] != "":
                     self.board.add_scalar(key, row[key], step)
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
-            test = f"{module.last_score.mean:.4f}" if module.last_score else "-"
             which = " (averaged weights)" if module.average else ""
-            self.bar.set_postfix_str(f"bits/dim {mean:.4f}, test {test}{which}")
+            self.bar.set_postfix_str(f"{self.said(module)}{which}")
         if self.visible and _due(module.epoch, module.recipe.plot_epoch):
             with module.scored():
-                images = sample_images(module.flow, SAMPLES, seed=module.recipe.seed)
+                images = self.pictures(module)
             write_grid(images, self.folder / "samples" / f"epoch_{module.epoch:05d}.png", scale=2)
 
     def teardown(self, trainer: Trainer, module: Training, stage: str) -> None:
@@ -248,9 +264,8 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, float | int | str]]
     with contextlib.suppress(FileNotFoundError), open(path, newline="") as file:
         for row in csv.DictReader(file):
             with contextlib.suppress(TypeError, ValueError):
-                numbers = {k: int(row[k]) for k in COLUMNS[:2]} | {k: float(row[k]) for k in COLUMNS[2:5]}
-                test = row[COLUMNS[5]]
-                rows.append(numbers | {COLUMNS[5]: float(test) if test else ""})
+                counts = {k: int(row.pop(k)) for k in COLUMNS[:2]}
+                rows.append(counts | {k: v if v == "" else float(v) for k, v in row.items()})
     return rows
 
 
@@ -279,21 +294,3 @@ def average(value: Tensor, trainer: Trainer) -> Tensor:
         torch.distributed.all_reduce(value)
         value /= trainer.world_size
     return value
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning without its advert and the notes that do not concern our use of it."""
-    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
-    loggers = [logging.getLogger(n) for n in (*names, "pytorch_lightning.utilities.rank_zero", "torch.distributed")]
-    levels = [part.level for part in loggers]
-    for part in loggers:
-        part.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for message in ("LeafSpec", "does not have many workers", "GPU available but not used", "treespec"):
-                warnings.filterwarnings("ignore", message=f".*{re.escape(message)}.*")
-            yield
-    finally:
-        for part, level in zip(loggers, levels, strict=True):
-            part.setLevel(level)

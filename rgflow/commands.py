@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import inspect
 import logging
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rgflow import checkpoints, files, flags, results
+from rgflow import checkpoints, files, flags
 from rgflow.console import is_first_process, log_to_stderr, say
+from rgflow.energy_runs import MODELS, provenance, train_on_energy
 from rgflow.files import check_folder
-from rgflow.flow import Flow, ODEFlowConfig, RealNVPConfig, RGFlowConfig, build
+from rgflow.flow import Flow, RGFlowConfig, build
 from rgflow.hierarchy import Geometry
 from rgflow.options import (
     ConvertFlags,
@@ -30,11 +29,12 @@ from rgflow.options import (
 from rgflow.recipes import PRESETS, TrainConfig, divided, levels_of
 
 logger = logging.getLogger(__name__)
-MODELS = {"rgflow": RGFlowConfig, "realnvp": RealNVPConfig, "ode": ODEFlowConfig}
 
 
 def train(args: Sequence[str]) -> None:
-    """Trains a flow on images, or goes on with an interrupted run: the same command again."""
+    """Trains a flow on images (--data) or an energy (--energy), or goes on with a run: the same command again."""
+    if flags.peek(args, "energy") is not None:
+        return train_on_energy(args)
     kind = MODELS.get(flags.peek(args, "model"), RGFlowConfig)
     preset = PRESETS.get(flags.peek(args, "preset"), {})
     if kind is not RGFlowConfig:  # what a preset says of the model is meant for an RG-Flow
@@ -59,13 +59,7 @@ def train(args: Sequence[str]) -> None:
         data["test_index"] = Path(given["test_index"]).name
     from rgflow.train import fit  # here, for Lightning takes seconds to import
 
-    machine = results.hardware()
-    card = {
-        "preset": given["preset"],
-        "command": shlex.join(["rgflow", "train", *flags.without_folders(args)]),
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread(s)",
-    }
+    card = {"preset": given["preset"], **provenance(args)}
     run = fit(flow, train_set, test_set, recipe, data, card)
     if not recipe.quiet and is_first_process():
         score = f", {_score(run.score, 'test')}" if run.score else ""
@@ -223,7 +217,7 @@ def _per_level(preset: dict, args: Sequence[str], given: dict, size: Sequence[in
         return {}
     if given["share_levels"]:  # one set of weights, that of the lowest level
         return {key: numbers[0] for key, numbers in lists.items()}
-    depth = Geometry(*size, given["block"]).depth
+    depth = Geometry(*size, given["block"], deepest=given["depth"]).depth
     return {key: levels_of(numbers, depth + 1) for key, numbers in lists.items()}
 
 

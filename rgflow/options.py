@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rgflow.ising import CRITICAL
+
 
 @dataclass(frozen=True)
 class DataFlags:
@@ -49,6 +51,45 @@ class TrainFlags:
     model: Literal["rgflow", "realnvp", "ode"] = "rgflow"
     preset: Literal["paper", "authors", "small", "fast"] = "paper"
     flip: Literal["yes", "no"] | None = None
+
+
+@dataclass(frozen=True)
+class EnergyFlags:
+    """Which energy, and what is asked of the flow besides.
+
+    Arguments:
+        energy: ising, the Ising model on the torus as a model of continuous fields; or phi4, the free field with
+            lam 0.
+        model: rgflow, realnvp, or ode; --help shows the flags of the one that is chosen.
+        size: edge of the lattice.
+        temperature: of ising, in units of the bond; the critical one is 2.269185314213022.
+        offset: of ising: smallest eigenvalue of K.
+        kappa: of phi4: hopping parameter.
+        lam: of phi4: the coupling lambda.
+        channels: of phi4: 1 real, 2 complex.
+        symmetry: none; or flip (x to -x), reflections, square, or several such as flip+square: the density is averaged
+            over that group, exactly.
+        penalty: above 0: the flow is not averaged, and this times its asymmetry is added to the loss.
+        hmc: evaluations also run chains of HMC, in the fields and in the latents.
+        hmc_moves: proposals of these chains.
+        hmc_leaps: leapfrog steps of a proposal.
+        hmc_step: of the leapfrog.
+    """
+
+    energy: Literal["ising", "phi4"]
+    model: Literal["rgflow", "realnvp", "ode"] = "rgflow"
+    size: int = 16
+    temperature: float = CRITICAL
+    offset: float = 0.1
+    kappa: float = 0.27
+    lam: float = 0.022
+    channels: int = 1
+    symmetry: str = "none"
+    penalty: float = 0.0
+    hmc: bool = False
+    hmc_moves: int = 10
+    hmc_leaps: int = 10
+    hmc_step: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -9,25 +9,22 @@ from pathlib import Path
 
 import torch
 
-from rgflow.batches import Indexed, digest
 from rgflow.flow import Config, Flow
 from rgflow.recipes import FIXED, TrainConfig
 
 
-def run_card(recipe: TrainConfig, data: dict[str, object], count: int) -> dict[str, str | int | float]:
-    """What the card of the run's model says of data and recipe."""
+def run_card(recipe: TrainConfig, data: dict[str, object]) -> dict[str, str | int | float]:
+    """What the card of the run's model says of what it learnt from, and of the recipe."""
     named = {key: value if isinstance(value, (int, float)) else str(value) for key, value in data.items()}
-    return {**named, "train_images": count, **{key: getattr(recipe, key) for key in FIXED}, "torch": torch.__version__}
+    return {**named, **{key: getattr(recipe, key) for key in FIXED}, "torch": torch.__version__}
 
 
-def run_record(
-    flow: Flow, images: Indexed, recipe: TrainConfig, data: dict[str, object]
-) -> dict[str, dict[str, object]]:
-    """What must be the same when a run goes on: model, data (names and a digest) and recipe, as JSON has it."""
+def run_record(flow: Flow, recipe: TrainConfig, data: dict[str, object]) -> dict[str, dict[str, object]]:
+    """What must be the same when a run goes on: model, data (images or an energy) and recipe, as JSON has it."""
     config = dataclasses.asdict(flow.config) if flow.config is not None else {}
     record = {
         "model": {"class": type(flow.config).__name__, **config},
-        "data": {**data, "images": len(images), "digest of 16 images": digest(images.source, 16)},
+        "data": data,
         "training": {key: getattr(recipe, key) for key in FIXED},
     }
     return json.loads(json.dumps(record, default=str))  # tuples become lists, as in the file

@@ -1,9 +1,13 @@
-"""Training of a flow with pytorch-lightning: one call, `fit`, that goes on where an interrupted run was."""
+"""Training of a flow with pytorch-lightning: one call, `fit` or `fit_energy`, that goes on where an interrupted run
+was."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +18,20 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from torch.utils.data import Dataset
 
 from rgflow import checkpoints, files
-from rgflow.batches import BatchStream, Indexed, Score, digest, evaluate
-from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, quiet_lightning, read_log
+from rgflow.batches import Indexed, Score, digest, evaluate
+from rgflow.callbacks import Budget, Checkpoints, Evaluation, Journal, read_log
+from rgflow.descent import Descent
+from rgflow.energies import Energy
 from rgflow.files import check_folder
 from rgflow.flow import Flow
 from rgflow.recipes import TrainConfig
 from rgflow.records import check_same_run, run_card, run_record
 from rgflow.training import Training, prepare_flow
+from rgflow.variational import EnergyEvaluation, EnergyJournal, EnergyScore, EnergyTraining, Variation
 
-__all__ = ["Run", "TrainConfig", "Training", "evaluate", "fit", "prepare_flow"]
+__all__ = [
+    "EnergyTraining", "Run", "TrainConfig", "Training", "Variation", "evaluate", "fit", "fit_energy", "prepare_flow",
+]  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +42,7 @@ class Run:
     Arguments:
         steps, seconds: over all restarts.
         epochs: complete ones.
-        score: the last evaluation; None without a test set.
+        score: the last evaluation, of images or of an energy; None without a test set.
         rows: the log, one dict per row (columns as in metrics.csv).
         folder: of the run; None when nothing was written.
     """
@@ -41,7 +50,7 @@ class Run:
     steps: int
     epochs: int
     seconds: float
-    score: Score | None
+    score: Score | EnergyScore | None
     rows: list[dict[str, float | int | str]]
     folder: Path | None
 
@@ -88,21 +97,71 @@ def fit(
     for name, part in (("training", images), ("test", tests)):
         if part is not None and len(part) and tuple(part[0][0].shape) != tuple(flow.shape):
             raise ValueError(f"the {name} images are {tuple(part[0][0].shape)}, the flow takes {tuple(flow.shape)}")
+    _prepare(flow, recipe)
+    data = {**(data or {}), **({"test_digest": digest(test_set)} if tests else {})}
+    of_images = {"images": len(images), "digest of 16 images": digest(images.source, 16)}
+    module = Training(flow, images, recipe, run_record(flow, recipe, {**data, **of_images}))
+    card = {**run_card(recipe, {**data, "train_images": len(images)}), **(card or {})}
+    return _run(module, Evaluation(tests), Journal(recipe.folder), callbacks, f"{len(images)} images", card)
+
+
+def fit_energy(
+    flow: Flow,
+    energy: Energy,
+    recipe: TrainConfig | None = None,
+    variation: Variation | None = None,
+    card: dict[str, str | int | float] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Run:
+    """Trains a flow in place on an energy, or goes on with the run in `recipe.out_dir`; see `EnergyTraining`.
+
+    As `fit`, but that draws take the place of images: `batch_size` of them a step, `eval_images` in an evaluation, and
+    an epoch is 100 steps. The model file holds the flow; its card names the symmetry over which it is to be averaged
+    (`symmetry.Symmetrised`).
+
+    Raises:
+        ValueError: fields that do not fit the flow, a setting that is for images only, several devices, or as `fit`.
+        OSError, FloatingPointError: as `fit`.
+    """
+    recipe, variation = recipe or TrainConfig(), variation or Variation()
+    if tuple(energy.shape) != tuple(flow.shape):
+        raise ValueError(f"the fields of the energy are {tuple(energy.shape)}, the flow has {tuple(flow.shape)}")
+    if recipe.batch_size < 2 or recipe.eval_images < 2:
+        raise ValueError("batch_size and eval_images must be at least 2 for an energy")
+    if recipe.compile or getattr(flow.config, "linear", None):
+        raise ValueError("compile and linear are for training on images")
+    _prepare(flow, recipe)
+    target = {**energy.settings, **dataclasses.asdict(variation)}
+    module = EnergyTraining(flow, energy, recipe, run_record(flow, recipe, target), variation)
+    exact = {} if energy.log_z is None else {"exact_log_z": energy.log_z}
+    card = {**run_card(recipe, target), **exact, **(card or {})}
+    return _run(module, EnergyEvaluation(), EnergyJournal(recipe.folder), callbacks, str(energy.settings), card)
+
+
+def _prepare(flow: Flow, recipe: TrainConfig) -> None:
+    """Weights of the recipe's type, and the folders of the run; whatever is missing is found out here."""
     if recipe.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator gpu: no GPU is available here; use --accelerator cpu")
     flow.to(torch.float64 if recipe.dtype == "float64" else torch.float32)
     check_folder(recipe.folder)
-    folder = recipe.folder
-    for part in ("checkpoints", "samples") if folder else ():
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    data = {**(data or {}), **({"test_digest": digest(test_set)} if tests else {})}
-    record = run_record(flow, images, recipe, data)
+    for part in ("checkpoints", "samples") if recipe.folder else ():
+        (recipe.folder / part).mkdir(parents=True, exist_ok=True)
+
+
+def _run(
+    module: Descent,
+    evaluation: Evaluation,
+    journal: Journal,
+    callbacks: Sequence[pl.Callback],
+    about: str,
+    card: dict[str, str | int | float],
+) -> Run:
+    """Trains a flow on what it is `about`, or goes on."""
+    flow, recipe, folder = module.flow, module.recipe, module.recipe.folder
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     resume = last if last is not None and last.exists() else None
-    done = check_same_run(resume, record) if resume is not None else None
-    with quiet_lightning():
-        module = Training(flow, images, recipe, record)
-        journal = Journal(folder)
+    done = check_same_run(resume, module.record) if resume is not None else None
+    with _quiet_lightning():
         total = recipe.total_steps(module.steps_per_epoch) if module.steps_per_epoch else None
         if done and recipe.progress(*done, module.steps_per_epoch) >= 1:
             total = done[0]  # nothing is left to do but to read the weights
@@ -116,7 +175,7 @@ def fit(
             max_epochs=-1,
             callbacks=[
                 Budget(),
-                Evaluation(tests),
+                evaluation,
                 journal,
                 *callbacks,
                 Checkpoints(folder / "checkpoints" if folder else None),
@@ -129,10 +188,10 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        BatchStream(len(images), recipe.batch_size, recipe.seed, ranks=trainer.world_size)  # complains before any work
+        module.check(trainer.world_size)
         if trainer.is_global_zero:
             count = sum(p.numel() for p in flow.parameters())
-            logger.info("training %d parameters on %d images, %d threads", count, len(images), torch.get_num_threads())
+            logger.info("training %d parameters on %s, %d threads", count, about, torch.get_num_threads())
             if resume is not None:
                 logger.info("going on from %s", resume)
             if recipe.ema:
@@ -140,7 +199,7 @@ def fit(
         flow.train()
         with _alone(folder if trainer.is_global_zero else None):
             trainer.fit(module, ckpt_path=resume, weights_only=True)
-            return _finish(trainer, module, journal, folder, {**run_card(recipe, data, len(images)), **(card or {})})
+            return _finish(trainer, module, journal, card)
 
 
 def _environment() -> list[SLURMEnvironment] | None:
@@ -161,10 +220,8 @@ def _alone(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _finish(
-    trainer: pl.Trainer, module: Training, journal: Journal, folder: Path | None, card: dict[str, str | int | float]
-) -> Run:
-    steps = trainer.global_step
+def _finish(trainer: pl.Trainer, module: Descent, journal: Journal, card: dict[str, str | int | float]) -> Run:
+    steps, folder = trainer.global_step, journal.folder
     if module.average:
         module.average.install()
     rows = journal.rows or (read_log(folder / "metrics.csv") if folder is not None else [])
@@ -172,7 +229,24 @@ def _finish(
     if folder is not None and trainer.is_global_zero:
         card |= {"steps": steps, "epochs": run.epochs, "seconds": round(run.seconds, 1)}
         if run.score:
-            names = ("test_bits_per_dim", "test_standard_error", "test_images")
-            card |= dict(zip(names, run.score, strict=True))
+            card |= module.named(run.score)
         checkpoints.save(module.flow, folder / "model.safetensors", card)
     return run
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning without its advert and the notes that do not concern our use of it."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+    loggers = [logging.getLogger(n) for n in (*names, "pytorch_lightning.utilities.rank_zero", "torch.distributed")]
+    levels = [part.level for part in loggers]
+    for part in loggers:
+        part.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in ("LeafSpec", "does not have many workers", "GPU available but not used", "treespec"):
+                warnings.filterwarnings("ignore", message=f".*{re.escape(message)}.*")
+            yield
+    finally:
+        for part, level in zip(loggers, levels, strict=True):
+            part.setLevel(level)
