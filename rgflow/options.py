@@ -70,6 +70,8 @@ class EnergyFlags:
         symmetry: none; or flip (x to -x), reflections, square, or several such as flip+square: the density is averaged
             over that group, exactly.
         penalty: above 0: the flow is not averaged, and this times its asymmetry is added to the loss.
+        gradient: total; or path, without the part whose mean is 0: less noise where the flow is good, for an encoding
+            more in each step; not for ode.
         hmc: evaluations also run chains of HMC, in the fields and in the latents.
         hmc_moves: proposals of these chains.
         hmc_leaps: leapfrog steps of a proposal.
@@ -86,6 +88,7 @@ class EnergyFlags:
     channels: int = 1
     symmetry: str = "none"
     penalty: float = 0.0
+    gradient: Literal["total", "path"] = "total"
     hmc: bool = False
     hmc_moves: int = 10
     hmc_leaps: int = 10

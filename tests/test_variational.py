@@ -91,6 +91,36 @@ def test_the_gradient_is_that_of_the_free_energy(symmetry):
     assert float(weight.grad[0]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
 
 
+def gradients(loss, module):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, module.flow.parameters())])
+
+
+@pytest.mark.parametrize("how", [Variation(), Variation("flip"), Variation("flip", penalty=2.0)])
+def test_the_path_gradient_lacks_that_of_the_density_at_fixed_fields(how):
+    total, module = training(variation=how), training(variation=dataclasses.replace(how, gradient="path"))
+    (first, logged), (second, as_well) = total._loss(3, now=True), module._loss(3, now=True)
+    torch.testing.assert_close(as_well, logged)
+    x, _ = total.model.sample_and_log_prob(16, generator=total.generator(0, 3))
+    score = gradients((1 + how.penalty) * total.model.log_prob(x.detach()).mean() / 16, total)
+    path = gradients(second, module)
+    torch.testing.assert_close(path, gradients(first, total) - score)
+    assert score.abs().max() > 1e-3 and path.abs().max() > 1e-3
+    assert all(weight.requires_grad for weight in module.flow.parameters())
+
+
+def test_the_path_gradient_is_nothing_where_the_flow_is_perfect():
+    class Own(Broken):
+        def energy(self, x):
+            return -self.q.log_prob(x)
+
+    energy, found = Own(), []
+    energy.q = Symmetrised(training().flow, "flip")
+    for gradient in ("total", "path"):
+        module = training(energy, Variation("flip", gradient=gradient))
+        found.append(float(gradients(module._loss(0, now=True)[0], module).abs().max()))
+    assert found[0] > 1e-3 and found[1] < 1e-12
+
+
 @pytest.mark.parametrize("symmetry", ["none", "flip"])
 def test_free_energy_is_a_bound(symmetry):
     found = training(variation=Variation(symmetry), eval_images=4000).measure()
@@ -244,6 +274,8 @@ def test_samples_are_drawn_as_pictures(tmp_path):
         (lambda: fit_energy(fresh(), Ising(8, 2.0)), r"\(1, 8, 8\), the flow has \(1, 4, 4\)"),
         (lambda: fit_energy(fresh(), HOT, TrainConfig(batch_size=1)), "batch_size and eval_images must be at least 2"),
         (lambda: fit_energy(fresh(), HOT, TrainConfig(compile=True)), "compile and linear are for training on images"),
+        (lambda: Variation(gradient="straight"), "gradient must be total or path, not 'straight'"),
+        (lambda: training(variation=Variation(gradient="path"), config=ODE), "gradient must be total for neural ODEs"),
         (lambda: training().check(2), "one device, not 2"),
     ],
 )
@@ -314,7 +346,14 @@ def test_bad_commands(tmp_path, capsys, words, message):
     assert message in err and err.count("\n") == 1
 
 
-def test_another_budget_takes_the_place_of_the_default(tmp_path):
-    words = f"train --energy ising --size 4 --minutes 0.0001 --quiet --eval-images 10 -o {tmp_path}".split()
-    assert main(words) == 0
-    assert NEURALRG["steps"] > checkpoints.read_card(tmp_path / "model.safetensors")["card"]["steps"]
+def test_another_budget_takes_the_place_of_the_default(monkeypatch):
+    seen = []
+
+    def caught(flow, energy, recipe, *others):
+        seen.append(recipe.steps)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("rgflow.train.fit_energy", caught)
+    for words in ("", "--minutes 1", "--epochs 30", "--minutes 1 --steps 7"):
+        assert main(["train", "--energy", "ising", "--size", "4", "--quiet", *words.split()]) == 2
+    assert seen == [NEURALRG["steps"], None, None, 7]
