@@ -7,6 +7,7 @@ which the flow has as many parameters as one of 8 layers at the width --nhidden.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class Options(Study):
     out: Path = Path("results/runs/depth")
 
 
+def fall(rows: Sequence[tuple[float, ...]]) -> float:
+    """By how much the curve falls in 100 steps, on average over the last eighth of them: what is compared is so many
+    steps of learning, not the end of it."""
+    steps, values = [row[0] for row in rows], [sum(row[2:]) for row in rows]
+    first = max(k for k, step in enumerate(steps) if step <= 7 / 8 * steps[-1])
+    return 100 * (values[first] - values[-1]) / (steps[-1] - steps[first])
+
+
 def main(options: Options) -> dict[str, float]:
     """Trains once."""
     config = RGFlowConfig(nlayers=options.nlayers, nres=options.nres, nhidden=options.nhidden)
@@ -37,6 +46,7 @@ def main(options: Options) -> dict[str, float]:
         config = of_size(config, parameter_count(replace(config, nlayers=options.as_large_as)))
         name = f"{options.data}-{options.nlayers}as{options.as_large_as}-{options.seed}"
     numbers, rows = record(config, options)
+    numbers["fall per 100 steps at the end, bits/dim"] = fall(rows)
     write(name, options, numbers, rows)
     return numbers
 

@@ -1,7 +1,8 @@
 """Which level converges last (paper, appendix B): python benchmarks/levels.py --data msds1 --seed 0
 
 The contribution of each level to the code length of 200 test images against training steps. One run, one JSON with its
-conditions and the step at which each level has converged, and one CSV with the curves.
+conditions, the step at which each level has converged and how much it still moves at the end, and one CSV with the
+curves.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tyro
 from recorder import Study, record, write
 
 from rgflow import RGFlowConfig
-from rgflow.contributions import converged
+from rgflow.contributions import converged, still_moving
 
 TOLERANCES = (0.02, 0.05, 0.1)
 
@@ -40,6 +41,7 @@ def main(options: Options) -> dict[str, float]:
         for level, curve in enumerate(curves):
             name = f"level {level} converged to {100 * tolerance:.0f} %, step"
             numbers[name] = converged(steps, curve, tolerance)
+    numbers |= {f"level {level}: moves in the last quarter": still_moving(steps, c) for level, c in enumerate(curves)}
     write(f"{options.data}-{options.layers}-{options.seed}", options, numbers, rows)
     return numbers
 

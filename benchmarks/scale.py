@@ -5,16 +5,22 @@ with the ingredients of --preset fast that work with shared levels. Then, withou
 
 - test bits/dim at 32 x 32;
 - bits/dim of the test pieces of 64 x 64, whole, beside that of their four quarters one by one: the same pixels with the
-  same noise. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a level, so one of its own is used twice,
-  the finest or the top one;
-- slopes of the power spectra of samples, at 32, 64 and 128, where they have one, and how many are of one colour, or
-  hold a NaN (they are then left out; in pictures it is grey).
+  same noise, in double precision, level by level. Shared flows are `resized`; an unshared flow for 32 x 32 lacks a
+  level, so one of its own is used twice, the finest, the last but one or the top one. What is new at 64 are the latents
+  of levels 3 and 4, coded by level 3 in the quarters; of the finest level twice this cannot be said, for then all
+  levels above are others;
+- slopes of the power spectra of samples, at 32, 64 and 128, where they have one, in a band of fixed cycles per pixel
+  and in one of fixed cycles per picture, and how many are of one colour, or hold a NaN (they are then left out; in
+  pictures it is grey).
 
-One run, one JSON with its conditions, a few pictures (.npz) and, of shared ones of seed 0, the flow (.safetensors).
+One run, one JSON with its conditions, a few pictures (.npz) and, of shared ones of seed 0, the flow (.safetensors); the
+flows of all runs are kept in runs/scale, too, so that more can be measured.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +38,10 @@ from rgflow.batches import Indexed, code_lengths, noise
 from rgflow.contributions import bits_by_level
 from rgflow.files import replacing
 from rgflow.hierarchy import Hierarchy
-from rgflow.pixels import from_logit
+from rgflow.pixels import from_logit, to_logit
 from rgflow.recipes import PRESETS, TrainConfig, divided
 from rgflow.results import hardware, keep
-from rgflow.spectra import power_spectra, slope
+from rgflow.spectra import BAND, power_spectra, slope
 from rgflow.statistics import bootstrap_interval
 from rgflow.train import fit
 
@@ -67,7 +73,9 @@ class Options:
     threads: int = 1
     """Threads of torch."""
     out: Path = Path("results/runs/scale")
-    """Folder."""
+    """Folder of the numbers."""
+    flows: Path = Path("runs/scale")
+    """Folder of all flows."""
 
 
 def quarters(images: Tensor) -> Tensor:
@@ -77,9 +85,19 @@ def quarters(images: Tensor) -> Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(4 * b, c, height // 2, width // 2)
 
 
+def by_level(flow: Flow, images: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits/dim of images: what each level contributes (B, levels), and the part that is the pixels' own (B,)."""
+    x, ladj = to_logit(images, draw, dtype=flow.dtype)
+    dimensions = math.prod(flow.shape) * math.log(2)
+    return -flow.log_prob_by_level(x).double() / dimensions, 8 - ladj.double() / dimensions
+
+
 @torch.no_grad()
-def whole_and_quarters(large: Flow, small: Flow, images: Dataset, seed: int, batch_size: int = 8) -> Tensor:
-    """Bits/dim of images (n, 2): whole, under the large flow, and mean of their quarters, under the small one.
+def whole_and_quarters(
+    large: Flow, small: Flow, images: Dataset, seed: int, batch_size: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bits/dim of images: of each level, whole, under the large flow (n, levels); of each level, mean of their
+    quarters, under the small one (n, levels); and the part of the pixels, which is the same for both (n,).
 
     The noise is that of `batches.code_lengths`, cut in the same way as the images.
     """
@@ -87,9 +105,10 @@ def whole_and_quarters(large: Flow, small: Flow, images: Dataset, seed: int, bat
     for first in range(0, len(source), batch_size):
         batch, index = source.__getitems__(range(first, min(first + batch_size, len(source))))
         draw = noise(batch, seed, 0, index, large.dtype)
-        parts = small.bits_per_dim(quarters(batch), quarters(draw)).view(-1, 4).mean(1)
-        rows.append(torch.stack([large.bits_per_dim(batch, draw), parts], 1).double())
-    return torch.cat(rows)
+        whole, pixels = by_level(large, batch, draw)
+        parts, _ = by_level(small, quarters(batch), quarters(draw))
+        rows.append((whole, parts.view(len(batch), 4, -1).mean(1), pixels))
+    return tuple(torch.cat(column) for column in zip(*rows))
 
 
 def repeated(flow: Flow, level: int) -> Flow:
@@ -134,46 +153,74 @@ def hierarchies(flow: Flow, kind: str) -> dict[str, Flow]:
         return {str(size): flow.resized(size) for size in (32, 64, 128)}
     if edge != 32:
         return {str(edge): flow}
-    return {"32": flow, "finest twice 64": repeated(flow, 0), "top twice 64": repeated(flow, flow.geometry.depth)}
+    top = flow.geometry.depth
+    twice = {"finest": 0, f"level {top - 1}": top - 1, "top": top}
+    return {"32": flow} | {f"{name} twice 64": repeated(flow, level) for name, level in twice.items()}
 
 
 @torch.no_grad()
 def measure(flows: dict[str, Flow], options: Options) -> dict[str, float]:
     """All numbers of a run but those of its training."""
     numbers: dict[str, float] = {}
-
-    def put(name: str, values: Tensor) -> None:
-        numbers[name], numbers[f"{name}: standard error"] = (
-            values.mean().item(),
-            values.std().item() / len(values) ** 0.5,
-        )
-
     tests = {size: data.load(f"patches{size}", "test") for size in (32, 64)}
+    exact = {name: flow.double() for name, flow in copy.deepcopy(flows).items()}  # steps stay shared among them
     for name, flow in flows.items():
         edge = flow.shape[1]
         if edge in tests:
             levels = bits_by_level(flow, tests[edge], 8, options.seed).mean(0).tolist()
             numbers |= {f"{name}: level {h}, bits/dim": value for h, value in enumerate(levels)}
         if edge == 32:
-            put(f"{name}: bits/dim", code_lengths(flow, tests[32], seed=options.seed))
+            numbers |= put(f"{name}: bits/dim", code_lengths(flow, tests[32], seed=options.seed))
         elif edge == 64 and "32" in flows:
-            both = whole_and_quarters(flow, flows["32"], tests[64], options.seed)
-            put(f"{name}: bits/dim", both[:, 0])
-            put(f"{name}: quarters, bits/dim", both[:, 1])
-            put(f"{name}: less quarters, bits/dim", both[:, 0] - both[:, 1])
+            numbers |= carried(name, exact[name], exact["32"], tests[64], options.seed)
         elif edge == 64:
-            put(f"{name}: bits/dim", code_lengths(flow, tests[64], 8, seed=options.seed))
-        generator = torch.Generator().manual_seed(options.seed)
-        drawn = torch.cat([flow.sample(8, 1.0, generator) for _ in range(-(-options.samples // 8))])
-        lost = drawn.isnan().flatten(1).any(1)
-        drawn = from_logit(drawn[~lost])
-        flat = drawn.flatten(1).amax(1) == drawn.flatten(1).amin(1)
-        numbers |= {f"{name}: samples not finite": int(lost.sum()), f"{name}: samples of one colour": int(flat.sum())}
+            numbers |= put(f"{name}: bits/dim", code_lengths(flow, tests[64], 8, seed=options.seed))
+        numbers |= sampled(name, flow, options)
+    return numbers
+
+
+def put(name: str, values: Tensor) -> dict[str, float]:
+    """A mean with its standard error, over the values that are finite."""
+    values = values[values.isfinite()]
+    error = values.std().item() / len(values) ** 0.5
+    return {name: values.mean().item(), f"{name}: standard error": error}
+
+
+def carried(name: str, large: Flow, small: Flow, pieces: Dataset, seed: int) -> dict[str, float]:
+    """What pieces cost, whole and in quarters, in all and level by level, and what is new, in bits for each latent.
+
+    New are the latents from the small flow's top level n up: of the whole, 1 / 4^n of all.
+    """
+    whole, parts, pixels = whole_and_quarters(large, small, pieces, seed)
+    numbers = {f"{name}: pieces not finite": int((~(whole.sum(1) + parts.sum(1)).isfinite()).sum())}
+    numbers |= put(f"{name}: bits/dim", whole.sum(1) + pixels)
+    numbers |= put(f"{name}: quarters, bits/dim", parts.sum(1) + pixels)
+    numbers |= put(f"{name}: less quarters, bits/dim", whole.sum(1) - parts.sum(1))
+    for what, levels in (("whole", whole), ("quarters", parts)):
+        for level, values in enumerate(levels.T):
+            numbers |= put(f"{name}: {what}, level {level}, bits/dim", values)
+    top = small.geometry.depth
+    if all(large.bijector.step(level) is small.bijector.step(level) for level in range(top)):
+        new = 4**top * (whole[:, top:].sum(1) - parts[:, top])
+        numbers |= put(f"{name}: new latents, bits each", new)
+    return numbers
+
+
+def sampled(name: str, flow: Flow, options: Options) -> dict[str, float]:
+    """Slopes of the spectra of samples at temperature 1, and how many samples are none."""
+    generator = torch.Generator().manual_seed(options.seed)
+    drawn = torch.cat([flow.sample(8, 1.0, generator) for _ in range(-(-options.samples // 8))])
+    lost = drawn.isnan().flatten(1).any(1)
+    drawn = from_logit(drawn[~lost])
+    flat = drawn.flatten(1).amax(1) == drawn.flatten(1).amin(1)
+    numbers = {f"{name}: samples not finite": int(lost.sum()), f"{name}: samples of one colour": int(flat.sum())}
+    scaled = tuple(32 / flow.shape[1] * end for end in BAND)
+    for what, band in (("slope", BAND), ("slope, scaled band", scaled)):
         try:
-            found = bootstrap_interval(power_spectra(drawn), slope, generator=generator)
+            found = bootstrap_interval(power_spectra(drawn), lambda s, b=band: slope(s, b), generator=generator)
         except ValueError:
             continue  # no two samples, no power at some frequency, or not in some draw of the bootstrap
-        numbers |= dict(zip((f"{name}: slope", f"{name}: slope low", f"{name}: slope high"), found))
+        numbers |= dict(zip((f"{name}: {what}", f"{name}: {what} low", f"{name}: {what} high"), found))
     return numbers
 
 
@@ -186,6 +233,8 @@ def main(options: Options) -> dict[str, float]:
     name = f"{options.kind}-{options.sizes.replace(' ', 'then')}-{options.seed}"
     options.out.mkdir(parents=True, exist_ok=True)
     card = {"data": "patches" + options.sizes, "steps": options.steps, "seed": options.seed}
+    options.flows.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(flow, options.flows / f"{name}.safetensors", card)
     if options.kind == "shared" and options.seed == 0:  # those that chapter 08 shows
         checkpoints.save(flow, options.out / f"{name}.safetensors", card)
     numbers = {"parameters": parameter_count(flow.config), "seconds": round(seconds, 1)} | measure(flows, options)

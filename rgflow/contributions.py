@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,11 +44,23 @@ def bits_by_level(
     return torch.cat(rows)
 
 
-def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0.05) -> int:
-    r"""The first recorded step from which on a curve stays near its last value.
+def smoothed(curve: Sequence[float]) -> tuple[NDArray, float]:
+    """A recorded curve without its noise, and where it ends: the running median of five values (fewer at the ends), and
+    the mean of the last four.
 
-    Near: :math:`|c_k - c_K| \le \epsilon\, (\max_j c_j - \min_j c_j)`. The range, not the distance from first to last:
-    a level may go up and come back.
+    Single values of a noisy curve leave any band now and then, so what is asked of `converged` is not asked of them.
+    """
+    values = np.asarray(curve, float)
+    around = [values[max(0, k - 2) : k + 3] for k in range(len(values))]
+    return np.array([np.median(window) for window in around]), float(values[-4:].mean())
+
+
+def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0.05) -> int:
+    r"""The first recorded step from which on a curve stays near its end.
+
+    Near: :math:`|\tilde c_k - c_\text{end}| \le \epsilon\, (\max_j \tilde c_j - \min_j \tilde c_j)`, with the running
+    median and the end of `smoothed`. The range, not the distance from first to last: a level may go up and come back. A
+    curve that is not near at the last step counts as converged there.
 
     Arguments:
         steps: (K,), rising.
@@ -65,8 +78,21 @@ def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0
         raise ValueError("all values of the curve must be finite")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, not {tolerance}")
-    far = np.abs(values - values[-1]) > tolerance * np.ptp(values)
-    return int(at[far.nonzero()[0][-1] + 1]) if far.any() else int(at[0])
+    smooth, end = smoothed(values)
+    far = (np.abs(smooth - end) > tolerance * np.ptp(smooth)).nonzero()[0]
+    return int(at[min(far[-1] + 1, len(at) - 1)]) if len(far) else int(at[0])
+
+
+def still_moving(steps: Sequence[int], curve: Sequence[float]) -> float:
+    """The share of a curve's range that it still covers in the last quarter of the steps, of the running median of
+    `smoothed`: large, if training has ended before the curve has.
+
+    Shapes and errors as in `converged`.
+    """
+    converged(steps, curve)  # for its checks
+    smooth, _ = smoothed(curve)
+    late = smooth[np.asarray(steps) >= 0.75 * steps[-1]]
+    return float(np.ptp(late) / np.ptp(smooth)) if np.ptp(smooth) > 0 else 0.0
 
 
 def lag(steps: Sequence[int]) -> float:

@@ -87,7 +87,7 @@ _BANDS: dict[str, list[tuple[str, Bound, Bound, str]]] = {
     ],
     "C13": [("", *BELOW_0)],
     "C14": [("", -math.inf, 1 / 3, WHOLE)],
-    "C15": [("^C15 c", *ABOVE_0), ("whole less quarters$", -math.inf, 0.1, WHOLE)],
+    "C15": [("^C15 c", *ABOVE_0), ("new latents, bits each$", -math.inf, 0.5, WHOLE)],
     "C16": [("", *BELOW_0)],
     "C17": [("", *ABOVE_0)],
     "C18": [("", 30 / 48, 30 / 48, COVER)],

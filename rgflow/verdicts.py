@@ -186,21 +186,26 @@ def checkpointing_saves(n: Numbers) -> Verdict:
 
 def scale_invariant(n: Numbers) -> Verdict:
     """Rule C15: shared weights are scale-invariant."""
+    new, finite = n["shared: new latents, bits each"], n.exact("shared: pieces not finite") == 0
     parts = {
         "(a) one step more": n.exact("C15 a: largest difference from one more step") <= 1e-9,
-        "(b) carries over": n["shared: whole less quarters"].high < 0.1,
-        "(c) by sharing": n["C15 c: better control less shared, of whole less quarters"].low > 0,
+        "(b) carries over": new.high < 0.5 and finite,
+        "(c) by sharing": n["C15 c: better control less shared, bits for each new latent"].low > 0,
     }
     return graded(parts, partly=parts["(a) one step more"] and sum(parts.values()) > 1)
 
 
 def deeper_is_better(n: Numbers) -> Verdict:
     """Rule C16: deeper is better."""
-    parts, whole = {}, []
+    parts, whole, unsure = {}, [], []
     for name in PICTURES:
         for shallow, deep in pairwise((1, 2, 4, 8)):
             parts[f"{shallow}-{deep} {name}"] = n[f"C16 {name}: {deep} layers less {shallow}"].high < 0
-        whole.append(n[f"C16 {name}: 8 layers less 1"].high < 0)
+        most = n[f"C16 {name}: 8 layers less 1"]
+        whole.append(most.high < 0)
+        unsure.append(most.low < -0.05 and most.low <= 0 <= most.high)
+    if any(unsure) and not all(whole):
+        return Verdict(UNDECIDABLE, parts, "three seeds do not tell 8 layers from 1, nor rule out a gain of 0.05")
     return graded(parts, partly=all(whole))
 
 
@@ -208,6 +213,8 @@ def lowest_converges_last(n: Numbers) -> Verdict:
     """Rule C17: the lowest level converges last."""
     lags = {name: n[f"C17 {name}: lag of level 0, falling layers, 5 %"] for name in PICTURES}
     parts = {name: lag.low > 0 for name, lag in lags.items()}
+    if all(lag.low <= 0 <= lag.high and lag.high > 1 for lag in lags.values()):
+        return Verdict(UNDECIDABLE, parts, "three seeds scatter too much: lags may be none, or more than a doubling")
     return graded(parts, partly=any(parts.values()) and all(lag.value > 0 for lag in lags.values()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,9 +151,37 @@ def test_quarters_have_the_noise_of_the_whole() -> None:
     """Under a flow that is the identity, pixels are independent: whole and quarters cost the same, pixel by pixel."""
     fresh = build(RGFlowConfig(channels=3, size=32, nlayers=1, nres=1, nhidden=4, share_levels=True)).double()
     images = photographs(5, 64)
-    both = scale.whole_and_quarters(fresh.resized(64), fresh, images, seed=3, batch_size=2)
-    torch.testing.assert_close(both[:, 0], both[:, 1], rtol=0, atol=1e-12)
-    torch.testing.assert_close(both[:, 0], code_lengths(fresh.resized(64), images, seed=3), rtol=0, atol=1e-12)
+    whole, parts, pixels = scale.whole_and_quarters(fresh.resized(64), fresh, images, seed=3, batch_size=2)
+    torch.testing.assert_close(whole.sum(1), parts.sum(1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole[:, :3], parts[:, :3], rtol=0, atol=1e-12)
+    lengths = code_lengths(fresh.resized(64), images, seed=3)
+    torch.testing.assert_close(whole.sum(1) + pixels, lengths, rtol=0, atol=1e-12)
+    numbers = scale.carried("64", fresh.resized(64), fresh, images, seed=3)
+    assert numbers["64: new latents, bits each"] == pytest.approx(0, abs=1e-9)
+    assert numbers["64: bits/dim"] == pytest.approx(lengths.mean().item()) and numbers["64: pieces not finite"] == 0
+
+
+def test_what_is_new_is_counted_for_each_new_latent() -> None:
+    """A top step that doubles all latents of the whole is seen in them alone: -log p of twice z less log 2 each."""
+    small = build(RGFlowConfig(size=32, nlayers=1, nres=1, nhidden=4, prior="gaussian")).double().requires_grad_(False)
+    images = photographs(3, 64)
+    large = scale.repeated(small, 3)
+    plain = scale.carried("x", large, small, images, seed=0)
+
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+
+    large.bijector.steps[4] = Doubled()
+    numbers = scale.carried("x", large, small, images, seed=0)
+    x = torch.cat([images[k][0][None] for k in range(3)])
+    u = scale.to_logit(x, scale.noise(x, 0, 0, torch.arange(3), torch.float64), dtype=torch.float64)[0][..., ::16, ::16]
+    cost = (1.5 * u.square() / math.log(2)).sum((1, 2, 3)) - u[0].numel()  # of the 48 latents of the top
+    added = numbers["x: new latents, bits each"] - plain["x: new latents, bits each"]
+    assert added == pytest.approx(cost.mean().item() / 192, rel=1e-9) and added > 0.1
+    for level in range(3):
+        assert numbers[f"x: whole, level {level}, bits/dim"] == plain[f"x: whole, level {level}, bits/dim"]
+    assert "x: new latents, bits each" not in scale.carried("x", scale.repeated(small, 0), small, images, seed=0)
 
 
 TINY = {"steps": 4, "batch_size": 4, "nlayers": 1, "nhidden": 8, "samples": 9}
@@ -164,14 +193,15 @@ TINY = {"steps": 4, "batch_size": 4, "nlayers": 1, "nhidden": 8, "samples": 9}
         ("shared", "32", ("32", "64", "128")),
         ("shared", "32 64", ("32", "64", "128")),
         ("shared", "64", ("32", "64", "128")),
-        ("unshared", "32", ("32", "finest twice 64", "top twice 64")),
-        ("narrow", "32", ("32", "finest twice 64", "top twice 64")),
+        ("unshared", "32", ("32", "finest twice 64", "level 2 twice 64", "top twice 64")),
+        ("narrow", "32", ("32", "finest twice 64", "level 2 twice 64", "top twice 64")),
         ("unshared", "64", ("64",)),
     ],
 )
 def test_scale_runs_and_keeps_what_it_says(small_sets, tmp_path, kind, sizes, names) -> None:
     width = 96 if kind == "narrow" else 8
-    numbers = scale.main(scale.Options(kind=kind, sizes=sizes, out=tmp_path, **{**TINY, "nhidden": width}))
+    settings = {**TINY, "nhidden": width, "out": tmp_path, "flows": tmp_path / "flows"}
+    numbers = scale.main(scale.Options(kind=kind, sizes=sizes, **settings))
     name = f"{kind}-{sizes.replace(' ', 'then')}-0"
     assert json.loads((tmp_path / f"{name}.json").read_text())["numbers"] == numbers
     with np.load(tmp_path / f"{name}.npz") as pictures:
@@ -182,7 +212,14 @@ def test_scale_runs_and_keeps_what_it_says(small_sets, tmp_path, kind, sizes, na
         if key.endswith("64") and len(names) > 1:
             less = numbers[f"{key}: bits/dim"] - numbers[f"{key}: quarters, bits/dim"]
             assert numbers[f"{key}: less quarters, bits/dim"] == pytest.approx(less)
+            assert ("new latents" in str(numbers)) and numbers[f"{key}: pieces not finite"] == 0
+            new = [numbers[f"{key}: whole, level {h}, bits/dim"] for h in (3, 4)]
+            if not key.startswith("finest"):
+                each = 64 * (sum(new) - numbers[f"{key}: quarters, level 3, bits/dim"])
+                assert numbers[f"{key}: new latents, bits each"] == pytest.approx(each)
+        assert numbers[f"{key}: slope, scaled band"] < 1
     assert (tmp_path / f"{name}.safetensors").exists() == (kind == "shared")
+    assert (tmp_path / "flows" / f"{name}.safetensors").exists()
     assert all(0 <= numbers[f"{key}: samples of one colour"] <= 16 for key in names)
     if kind == "shared":
         flow = load(str(tmp_path / f"{name}.safetensors")).resized(32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rgflow import RealNVPConfig, RGFlowConfig, build
 from rgflow.batches import Indexed, code_lengths, noise
-from rgflow.contributions import bits_by_level, converged, lag
+from rgflow.contributions import bits_by_level, converged, lag, smoothed, still_moving
 from rgflow.pictures import Pictures
 from rgflow.pixels import to_logit
 
@@ -88,14 +89,44 @@ def test_wrong_shape_is_named() -> None:
         awake().log_prob_by_level(torch.zeros(1, 2, 8, 8, dtype=torch.float64))
 
 
+def test_smoothed_by_hand() -> None:
+    smooth, end = smoothed([8, 0, 4, 100, 2, 1, 3])
+    assert smooth.tolist() == [4, 6, 4, 2, 3, 2.5, 2] and end == (100 + 2 + 1 + 3) / 4
+    assert smoothed([2.0, 4.0])[1] == 3.0
+
+
 def test_converged_by_hand() -> None:
-    steps = [0, 1, 2, 4, 8, 16]
-    assert converged(steps, [10, 5, 1, 0.4, 0.6, 0], 0.05) == 16, "0.6 of 10 is more than 5 %: only the last is left"
-    assert converged(steps, [10, 5, 1, 0.4, 0.5, 0], 0.05) == 4, "the bound itself is near"
-    assert converged(steps, [10, 0, 0, 5, 0, 0], 0.05) == 8, "what leaves again has not converged"
-    assert converged(steps, [1, 2, 11, 6, 1.4, 1], 0.05) == 8, "the range counts, not first less last"
-    assert converged(steps, [3] * 6) == 0
-    assert converged(steps, [-10, -5, -1, -0.4, -0.5, 0], 0.05) == 4, "signs do not matter"
+    steps, rest = [0, *(2**k for k in range(11))], [0.0] * 8
+    falls = [10.0] * 4 + rest  # running median: 10, 10, 10, 10, 0, ...
+    assert converged(steps, falls) == 8
+    assert converged(steps, [-v for v in falls]) == 8, "signs do not matter"
+    assert converged(steps, [10, 10, 10, 10, 0, 0, 0, 7, *rest[4:]]) == 8, "one value that leaves is noise"
+    assert converged(steps, [0, 0, 10, 10, 10, *rest[1:]]) == 16, "what leaves again has not converged"
+    assert converged(steps, [1, 1, 1, 11, 11, 11, *[1] * 6]) == 32, "the range counts, not first less last"
+    straight = [float(11 - k) for k in range(12)]
+    assert converged(steps, straight) == 1024, "what falls to the end has not converged before it"
+    assert converged(steps, straight, 0.4) == 32, "10, 9.5, 9, ..., 1.5, 1 of the median, 1.5 at the end"
+    assert converged(steps, [3] * 12) == 0
+
+
+def test_noise_does_not_put_convergence_off() -> None:
+    """Levels that are equally slow, of which one is noisy, have converged at about the same time."""
+    steps = [1 + 31 * k for k in range(64)]
+    curve = np.exp(-np.arange(64) / 8)
+    noise = np.random.default_rng(0).normal(size=(200, 64))
+    quiet = converged(steps, curve.tolist())
+    found = np.array([converged(steps, (curve + 0.02 * e).tolist()) for e in noise])
+    assert 0.6 * quiet < np.median(found) < 1.3 * quiet < steps[-1]
+
+
+def test_still_moving_is_the_last_quarter_of_the_steps() -> None:
+    steps = [0, 25, 50, 60, 70, 75, 80, 90, 95, 100]
+    straight = [100.0 - step for step in steps]
+    smooth, _ = smoothed(straight)
+    assert still_moving(steps, straight) == pytest.approx((smooth[5] - smooth[9]) / (smooth[0] - smooth[9]))
+    assert still_moving(steps, [9.0] * 5 + [0.0] * 5) == 0 and still_moving(steps, [1.0] * 10) == 0
+    with pytest.raises(ValueError, match="steps must rise"):
+        still_moving([1, 0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize(

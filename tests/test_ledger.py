@@ -373,17 +373,21 @@ def test_memory_scale_depth() -> None:
     assert verdict("C14", (0.4, 0.3, 0.5), gradients=(1e-6,)) == PARTLY
     assert verdict("C14", (0.25, 0.2, 0.3), gradients=(1e-4,)) == NOT
     assert verdict("C14", (0.5, 0.4, 0.6), gradients=(1e-6,)) == NOT
-    step, good = (1e-12,), (0.05, 0.01, 0.09)
-    assert verdict("C15", good, one_more_step=step) == REPRODUCED
-    assert verdict("C15", good, one_more_step=(1e-3,)) == NOT
-    assert verdict("C15", good, one_more_step=step, better_control=(0.05, -0.1, 0.2)) == PARTLY
-    assert verdict("C15", (0.05, -0.1, 0.2), one_more_step=step) == NOT
+    good, rest = (0.3, 0.2, 0.4), {"one_more_step": (1e-12,), "not_finite": (0,)}
+    assert verdict("C15", good, **rest) == REPRODUCED
+    assert verdict("C15", good, **rest | {"one_more_step": (1e-3,)}) == NOT
+    assert verdict("C15", good, **rest, better_control=(0.05, -0.1, 0.2)) == PARTLY
+    assert verdict("C15", good, **rest | {"not_finite": (1,)}) == PARTLY
+    assert verdict("C15", (0.3, -0.1, 0.6), **rest) == NOT
     better, unsure = (-0.1, -0.2, -0.05), (-0.1, -0.3, 0.1)
     assert verdict("C16", better) == REPRODUCED and verdict("C16", better, **{"4_layers_less_2": unsure}) == PARTLY
-    assert verdict("C16", better, **{"8_layers_less_1": unsure, "4_layers_less_2": unsure}) == NOT
+    assert verdict("C16", better, **{"8_layers_less_1": unsure, "4_layers_less_2": unsure}) == UNDECIDABLE
+    for none in ((-0.01, -0.04, 0.02), (0.2, 0.1, 0.3)):
+        assert verdict("C16", better, **{"8_layers_less_1": none, "4_layers_less_2": none}) == NOT
     later = (1.0, 0.5, 1.5)
     assert verdict("C17", later) == REPRODUCED and verdict("C17", later, msds1=(0.5, -0.1, 1)) == PARTLY
     assert verdict("C17", later, msds1=(-0.1, -0.5, 1)) == NOT and verdict("C17", (0.5, -0.1, 1)) == NOT
+    assert verdict("C17", (0.5, -0.1, 1.1)) == UNDECIDABLE and verdict("C17", (-1.0, -2.0, -0.5)) == NOT
 
 
 def test_rules_in_words_and_code_name_the_same_bounds() -> None:

@@ -30,7 +30,7 @@ HOLDS = {
     "C12": {"outside": 0.5, "-realnvp": 9, "": 2},
     "C13": {"accuracy": 0.8, "": -0.1},
     "C14": {"gradients": 0, "": 0.2},
-    "C15": {"C15 a": 0, "C15 c": 0.5, "": 0.05},
+    "C15": {"C15 a": 0, "C15 c": 0.5, "not finite": 0, "": 0.05},
     "C16": {"8 layers less 1": -0.1, "": 0},  # the shown numbers decide between partly and not
     "C17": {"": 1},
     "C18": {"": 0.62},
