@@ -21,6 +21,7 @@ from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
 
 Config = RGFlowConfig | RealNVPConfig | ODEFlowConfig
+SOLVING = {"solver", "rtol", "atol", "nsteps", "exact", "probes", "adjoint"}
 
 
 class Flow(nn.Module):
@@ -153,6 +154,23 @@ class Flow(nn.Module):
         cannot tell."""
         find = getattr(self.bijector, "nonfinite_level", None)
         return find(x) if find else None
+
+    def solved(self, **options: object) -> Flow:
+        """The same flow, with copies of its weights, whose equations are solved in another way; neural ODEs only.
+
+        Arguments:
+            options: fields of `ODEFlowConfig` that say how: solver, rtol, atol, nsteps, exact, probes, adjoint.
+
+        Raises:
+            ValueError: no neural ODE, or another field.
+        """
+        if not isinstance(self.config, ODEFlowConfig):
+            raise ValueError("only a flow built from an ODEFlowConfig has equations to be solved")
+        if foreign := sorted(options.keys() - SOLVING):
+            raise ValueError(f"solved takes {', '.join(sorted(SOLVING))}, not {', '.join(foreign)}")
+        flow = build(replace(self.config, **options)).to(self.device, self.dtype)
+        flow.load_state_dict(self.state_dict())
+        return flow.train(self.training)
 
     def resized(self, size: int | tuple[int, int]) -> Flow:
         """The same flow, with the very same parameters, on images of another size; only with `share_levels`.
