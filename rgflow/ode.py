@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -184,6 +185,23 @@ class NeuralODE(Penalised):
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to data: y -> x, log|det dx/dy|."""
         return self._solve(y, 1.0, 0.0)
+
+    def path(self, x: Tensor, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+        r"""Where x(0) = x is at some times on its way, and :math:`\log|\det \partial x(t) / \partial x(0)|`.
+
+        Shapes: x (B, C, *size); (T, B, C, *size), and (T, B), nats.
+
+        Arguments:
+            times: in any order, usually from 0 to 1.
+        """
+        found, ladjs, at, total = [], [], 0.0, x.new_zeros(len(x))
+        for time in map(float, times):
+            if time != at:
+                x, ladj = self._solve(x, at, time)
+                at, total = time, total + ladj
+            found.append(x)
+            ladjs.append(total)
+        return torch.stack(found), torch.stack(ladjs)
 
     def _solve(self, x: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         import torchdiffeq  # here, for it imports scipy, and other flows do without

@@ -81,6 +81,23 @@ def test_a_linear_velocity_by_hand(double: None) -> None:
         assert_close(penalties.mean(), energy, rtol=1e-6, atol=0)
 
 
+def test_the_way_by_hand_and_its_end_is_the_map(double: None) -> None:
+    """With v = a x the way is e^(a t) x, and log|det| is a t D; times in any order."""
+    x, a, times = torch.randn(2, 1, 3), 0.4, [0.0, 0.5, 1.0, 0.25]
+    step = NeuralODE(Linear(a * torch.eye(3)), (1, 3), replace(SMALL, size=(3,)))
+    way, ladj = step.path(x, times)
+    factors = torch.tensor(times)
+    assert_close(way, (a * factors).exp().view(4, 1, 1, 1) * x, rtol=0, atol=1e-6)
+    assert_close(ladj, (3 * a * factors)[:, None].expand(4, 2), rtol=0, atol=1e-6)
+    step = wake_up(ode_hierarchy(SMALL), 0.4).steps[0]
+    x = torch.randn(3, 1, 4)
+    y, total = step(x)
+    for times in ([1.0], [0.3, 0.7, 1.0]):
+        way, ladj = step.path(x, times)
+        assert_close(way[-1], y, rtol=0, atol=1e-6)
+        assert_close(ladj[-1], total, rtol=0, atol=1e-6)
+
+
 def test_penalties_are_those_of_a_mean_map_summed_over_levels(double: None) -> None:
     hierarchy, x = wake_up(ode_hierarchy(replace(RK4, kinetic=1.0))), torch.randn(2, 1, 4)
     with penalised(hierarchy) as once:
