@@ -16,7 +16,7 @@ from rgflow.batches import evaluate
 from rgflow.exactness import awake
 from rgflow.pictures import Pictures
 from rgflow.repeats import curves
-from rgflow.targets import PEAKS, divergence
+from rgflow.targets import BELL, PEAKS, divergence
 
 peaks, ode = (benchmark_files.load(name) for name in ("peaks", "ode"))
 
@@ -37,6 +37,14 @@ def test_the_original_network_learns_and_is_kept(tmp_path: Path, monkeypatch: py
     assert kept["numbers"] == numbers and kept["options"]["points"] == 40
     other = peaks.trained(peaks.Options(points=40, steps=30, lr=0.02, batch_size=40, seed=1))[0]
     assert divergence(PEAKS, other).value != numbers["KL at the tolerance of training"]
+
+
+def test_a_bell_is_learnt_from_its_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replace(peaks.MODEL, solver="rk4", nsteps=2)
+    monkeypatch.setattr(peaks, "MODEL", model)
+    numbers = peaks.main(peaks.Options(example="bell", steps=60, lr=0.03, batch_size=100, out=tmp_path))
+    fresh = divergence(BELL, build(model)).value
+    assert fresh > 1 and 0 < numbers["KL"] < 0.1 * fresh and (tmp_path / "bell-0.safetensors").exists()
 
 
 def test_pictures_are_means_of_four_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
