@@ -1,8 +1,9 @@
 """A neural-ODE RG-Flow beside one of affine blocks: python benchmarks/ode.py --kind ode --seed 0
 
-Both learn MSDS1 shrunk to 16 x 16 pixels for equal processor time, by one recipe. Scores are of the flow itself, not of a coarse solver: equations solved with a tolerance of 1e-4, traces estimated
-with several probes; how much other probes would change the mean is among the numbers. The curve (.csv) has scores on
-the way, which are not on the clock; the flow of seed 0 is kept (.safetensors).
+Both learn MSDS1 shrunk to 16 x 16 pixels for equal processor time, by one recipe. Scores are of the flow itself, not of
+a coarse solver: equations solved with a tolerance of 1e-4, traces estimated with several probes; how much other probes
+would change the mean is among the numbers. The curve (.csv) has scores on the way, which are not on the clock; the flow
+of seed 0 is kept (.safetensors). --kind coarse: what becomes of it with a solver of two fixed steps.
 """
 
 from __future__ import annotations
