@@ -157,8 +157,9 @@ def table(decided: Iterable[Line]) -> str:
     for line in decided:
         claim, shown = line.claim, [(name, line.read[name]) for name in line.claim.numbers if name in line.read]
         measured = [f"· {_plain(name)}: **{number(entry)}**, {_size(entry)}" for name, entry in shown]
+        why = [f"*{line.verdict.why[:1].upper()}{line.verdict.why[1:]}.*"] if line.verdict.why and measured else []
         cells = (f"[{claim.id}](#{claim.id.lower()}) **{line.verdict.word}**", f"{claim.claim} ({_link(line)})",
-                 "<br>".join(measured) or line.verdict.why)  # fmt: skip
+                 "<br>".join(measured + why) or line.verdict.why)  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 

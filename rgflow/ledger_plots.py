@@ -125,19 +125,31 @@ def verdicts(decided: Iterable[Line]) -> Figure:
 def bands(decided: Iterable[Line], width: float = 7.0) -> Figure:
     """The shown numbers with their intervals, claim by claim, beside the band in which their rule wants them.
 
-    Theorems, whose numbers are exact, and claims that are not measured are left out.
+    Numbers of another unit have an axis of their own. Theorems, whose numbers are exact, and claims that are not
+    measured are left out.
 
     ValueError: no number with an interval.
     """
     chosen = [d for d in decided if not d.claim.theorem and any(name in d.read for name in d.claim.numbers)]
     if not chosen:
         raise ValueError("no claim has a number with an interval yet")
-    counts = [len(d.claim.numbers) for d in chosen]
-    fig = figure(width, 0.55 * len(chosen) + 0.3 * sum(counts))
-    ratios = [0.6 + count for count in counts]
-    for axes, line in zip(fig.subplots(len(chosen), 1, height_ratios=ratios, squeeze=False)[:, 0], chosen, strict=True):
-        _claim(axes, line)
+    panels = [(line, unit, names) for line in chosen for unit, names in _by_unit(line).items()]
+    ratios = [0.6 + len(names) for *_, names in panels]
+    fig = figure(width, 0.55 * len(panels) + 0.3 * sum(len(names) for *_, names in panels))
+    for axes, panel in zip(
+        fig.subplots(len(panels), 1, height_ratios=ratios, squeeze=False)[:, 0], panels, strict=True
+    ):
+        _claim(axes, *panel)
     return fig
+
+
+def _by_unit(line: Line) -> dict[str | None, list[str]]:
+    """The shown numbers of a claim that were read, by their units."""
+    found: dict[str | None, list[str]] = {}
+    for name in line.claim.numbers:
+        if name in line.read:
+            found.setdefault(line.read[name].get("unit"), []).append(name)
+    return found
 
 
 def rescaled(claim: Claim, factor: float, where: Path | None = None) -> Line:
@@ -186,10 +198,9 @@ def _grid(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _claim(axes: Axes, line: Line) -> None:
-    """One claim: its shown numbers from above, each in its band."""
+def _claim(axes: Axes, line: Line, unit: str | None, names: Sequence[str]) -> None:
+    """Shown numbers of one claim and one unit from above, each in its band."""
     claim, colour = line.claim, LOOKS[line.verdict.word]["color"]
-    names = [name for name in claim.numbers if name in line.read]
     asked = {name: band(claim.id, name, line.read) for name in names}
     ends = [end for name in names for end in (line.read[name]["interval"] or [line.read[name]["value"]])]
     ends += [b for a in asked.values() if a for b in (a.low, a.high) if math.isfinite(b)]
@@ -211,7 +222,5 @@ def _claim(axes: Axes, line: Line) -> None:
     axes.set_yticks(range(len(names)), ["\n".join(textwrap.wrap(name, 36)) for name in plain], fontsize=8)
     axes.set(xlim=(left, right), ylim=(len(names) - 0.5, -0.5))
     axes.tick_params(axis="x", labelsize=8)
-    units = {line.read[name].get("unit") for name in names}
-    unit = units.pop() if len(units) == 1 else None
     heading = f"{claim.id}  {title(claim.id)}: {line.verdict.word}" + (f"   ({unit})" if unit else "")
     axes.set_title(heading, loc="right", fontsize=9, fontweight="bold")

@@ -114,6 +114,17 @@ def test_bands_show_the_numbers_of_the_complete_ledger() -> None:
         ledger_plots.bands([waiting])
 
 
+def test_numbers_of_other_units_have_another_axis() -> None:
+    read = {n: {**e, "unit": "sites" if "spread" in n else None} for n, e in made("C12").items()}
+    fig = ledger_plots.bands([Line(CLAIMS["C12"], said("C12", read), read)])
+    fig.canvas.draw()
+    shown = {axes: [t.get_text().replace("\n", " ") for t in axes.get_yticklabels()] for axes in fig.axes}
+    assert sorted(sum(shown.values(), [])) == sorted(CLAIMS["C12"].numbers)
+    for axes, names in shown.items():
+        assert ("(sites)" in axes.get_title(loc="right")) == all("spread" in n for n in names)
+        assert len({"spread" in name for name in names}) == 1
+
+
 def test_other_intervals_give_other_verdicts(tmp_path: Path) -> None:
     read = {name: {**e, "note": None} for name, e in made("C8").items()}  # 0.19 to 0.21
     read["a curve"] = {**entry(0, 0, 0), "value": [1, 2], "interval": [[0, 1], [2, 3]]}
