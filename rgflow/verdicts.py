@@ -159,7 +159,7 @@ def real_nvp_not_local(n: Numbers) -> Verdict:
         parts[f"(a) {name}"] = all(share.low > 0.05 for share in outside)
         parts[f"(b) {name}"] = other.low >= own.high * 2
     found = graded(parts, partly=_on_all("(a)", parts) or _on_all("(b)", parts))
-    why = "Real NVP has no cones, some of each effect lies outside (chapter 07), but part (a) asks for more than 5 % of it"
+    why = "Real NVP has no cones (chapter 07), but part (a) asks for more than 5 % of the effect outside"
     return found if all(holds for part, holds in parts.items() if "(a)" in part) else replace(found, why=why)
 
 

@@ -120,9 +120,9 @@ def test_numbers_of_other_units_have_another_axis() -> None:
     fig.canvas.draw()
     shown = {axes: [t.get_text().replace("\n", " ") for t in axes.get_yticklabels()] for axes in fig.axes}
     assert sorted(sum(shown.values(), [])) == sorted(CLAIMS["C12"].numbers)
-    for axes, names in shown.items():
-        assert ("(sites)" in axes.get_title(loc="right")) == all("spread" in n for n in names)
-        assert len({"spread" in name for name in names}) == 1
+    for axes, rows in shown.items():
+        assert ("(sites)" in axes.get_title(loc="right")) == all("spread" in row for row in rows)
+        assert len({"spread" in row for row in rows}) == 1
 
 
 def test_other_intervals_give_other_verdicts(tmp_path: Path) -> None:
