@@ -1,0 +1,185 @@
+"""What a flow has learned of an energy, against exact values and HMC: python benchmarks/lattice.py --model FILE
+
+Of a model that `rgflow train --energy` wrote (its card says which energy, and which symmetry):
+
+- the variational free energy, log Z by importance sampling, both less the exact one where it is known, the effective
+  sample size per draw and the variance of the log-weights;
+- observables by importance sampling (of an Ising model those of its spins), beside the exact ones where known and those
+  of long HMC chains in the fields;
+- the chains themselves: Metropolis whose proposals are draws of the flow, HMC in the fields and, unless the flow is a
+  neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from rgflow import ODEFlowConfig, checkpoints
+from rgflow.autocorrelation import autocorrelation_time, chain_mean, split_r_hat
+from rgflow.chains import Chains, hmc_chains, latent_density, metropolis
+from rgflow.energies import ENERGIES, Energy, Ising, ising_energy
+from rgflow.importance import effective_share, free_energy, log_z, weighted_draws, weighted_mean
+from rgflow.observables import spin_two_point, structure_factor, two_point
+from rgflow.results import hardware, keep
+from rgflow.symmetry import Symmetrised
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    model: Path
+    """File of the model."""
+    name: str = ""
+    """Of the result; empty: the model's."""
+    draws: int = 20000
+    """Of the flow, for weights and observables."""
+    chains: int = 64
+    """Side by side."""
+    steps: int = 2000
+    """Of Metropolis and of HMC in the fields; a quarter of it in the latents."""
+    burn: int = 300
+    """Steps of HMC that tune it and are thrown away."""
+    seed: int = 0
+    """Of all draws."""
+    threads: int = 1
+    """Threads of torch."""
+    out: Path = Path("results/runs/lattice")
+    """Folder for the numbers, as NAME.json."""
+
+
+def energy_of(card: dict[str, object]) -> Energy:
+    """The energy that a card names.
+
+    ValueError: the model was not trained on an energy.
+    """
+    if "energy" not in card:
+        raise ValueError("the card of this model names no energy; it was trained on images")
+    names = {"ising": ("temperature", "offset"), "phi4": ("kappa", "lam", "channels")}[card["energy"]]
+    return ENERGIES[card["energy"]](card["size"], **{name: card[name] for name in names})
+
+
+def observed(energy: Energy) -> Callable[[Tensor], Tensor]:
+    """Observables of fields, (B, 4): m^2, the correlations of neighbours and at half the lattice, and the energy per
+    site (of the spins, H / N; of phi^4 E / N). For phi^4 the structure factor at the longest wave takes the place of
+    the correlation at half the lattice.
+    """
+    half, sites = energy.size // 2, energy.size**2
+
+    def spins(x: Tensor) -> Tensor:
+        g = spin_two_point(x)
+        near = (g[:, 0, 1] + g[:, 1, 0]) / 2
+        return torch.stack([energy.squared_magnetisation(x), near, (g[:, 0, half] + g[:, half, 0]) / 2, -2 * near], 1)
+
+    def fields(x: Tensor) -> Tensor:
+        g, s = two_point(x), structure_factor(x)
+        near, long = (g[:, 0, 1] + g[:, 1, 0]) / 2, (s[:, 0, 1] + s[:, 1, 0]) / 2
+        return torch.stack([energy.squared_magnetisation(x), near, long, energy(x) / sites], 1)
+
+    return spins if isinstance(energy, Ising) else fields
+
+
+def names_of(energy: Energy) -> tuple[str, ...]:
+    """Of what `observed` gives, in its order."""
+    third = "correlation at half the lattice" if isinstance(energy, Ising) else "structure factor, longest wave"
+    return ("m^2", "correlation of neighbours", third, "energy per site")
+
+
+@torch.no_grad()
+def main(options: Options) -> dict[str, float]:
+    """Measures, writes and prints."""
+    torch.set_num_threads(options.threads)
+    flow, card = checkpoints.load(options.model), checkpoints.read_card(options.model)["card"]
+    flow = flow.eval().requires_grad_(False)
+    energy = energy_of(card).to(flow.dtype)
+    model = Symmetrised(flow, "none" if card.get("penalty") else card["symmetry"])
+    observe, names, sites = observed(energy), names_of(energy), energy.size**2
+    generator = torch.Generator().manual_seed(options.seed)
+
+    draws = weighted_draws(model, energy, options.draws, generator)
+    free, found = free_energy(draws.log_weights), log_z(draws.log_weights)
+    numbers: dict[str, float] = {
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "training steps": card["steps"], "training seconds": card["seconds"],
+        "free energy": free.value, "free energy: standard error": free.standard_error,
+        "log Z": found.value, "log Z: standard error": found.standard_error,
+        "ESS per draw": float(effective_share(draws.log_weights)),
+        "variance of log weights": float(draws.log_weights.var()),
+    }  # fmt: skip
+    if energy.log_z is not None:
+        numbers |= {
+            "log Z, exact": energy.log_z,
+            "gap per site": (free.value + energy.log_z) / sites,
+            "gap per site: standard error": free.standard_error / sites,
+            "log Z less exact": found.value - energy.log_z,
+        }
+    values = torch.cat([observe(part) for part in draws.x.split(1000)])
+    for name, column in zip(names, values.T, strict=True):
+        numbers |= put(f"{name}, weighted draws", *weighted_mean(column, draws.log_weights))
+        numbers[f"{name}, draws as they are"] = float(column.mean())
+    if isinstance(energy, Ising):
+        numbers["energy per site, exact"] = ising_energy(energy.size, energy.temperature) / sites
+
+    def field_density(x: Tensor) -> Tensor:
+        return -energy(x)
+
+    start = model.sample(options.chains, generator)
+    kinds: dict[str, Callable[[], Chains]] = {
+        "Metropolis": lambda: metropolis(model, energy, options.steps, options.chains, observe, generator),
+        "HMC": lambda: hmc_chains(
+            field_density, start, options.steps, observe, options.burn, step=0.1, generator=generator
+        ),
+    }
+    if not isinstance(flow.config, ODEFlowConfig):
+        kinds["HMC in latents"] = lambda: hmc_chains(
+            latent_density(flow, energy), flow.encode(start)[0], max(10, options.steps // 4),
+            lambda z: observe(flow.decode(z)[0]), options.burn // 3, step=0.2, generator=generator,
+        )  # fmt: skip
+    for kind, run in kinds.items():
+        before = time.process_time()
+        numbers |= measured(kind, run(), names, before)
+    name = options.name or Path(options.model).parent.name
+    keep(options.out / f"{name}.json", replace(options, name=name), numbers)
+    print(hardware())
+    print(name, *(f"{key:60s} {value:,.6g}" for key, value in numbers.items()), sep="\n  ")
+    return numbers
+
+
+def put(name: str, value: float, error: float) -> dict[str, float]:
+    """A number with its standard error."""
+    return {name: value, f"{name}: standard error": error}
+
+
+def measured(kind: str, chains: Chains, names: tuple[str, ...], before: float) -> dict[str, float]:
+    """What chains say of themselves and of the observables; seconds count from `before`, burning in included."""
+    steps, count, _ = chains.values.shape
+    seconds = (time.process_time() - before) / steps
+    numbers = {
+        f"{kind}: acceptance": chains.acceptance, f"{kind}: step": chains.step, f"{kind}: leaps": chains.leaps,
+        f"{kind}: steps": steps, f"{kind}: chains": count, f"{kind}: seconds per step of all chains": seconds,
+    }  # fmt: skip
+    try:
+        remembered = autocorrelation_time(chains.values[..., 0])
+    except ValueError:  # too short: nothing that follows from it can be said
+        return numbers | {f"{kind}: too short": 1}
+    numbers |= put(f"{kind}: autocorrelation time of m^2, steps", remembered.time, remembered.standard_error)
+    numbers[f"{kind}: seconds per independent field"] = max(1.0, remembered.time) * seconds / count
+    numbers[f"{kind}: R-hat of m^2"] = split_r_hat(chains.values[..., 0])
+    for name, column in zip(names, chains.values.unbind(2), strict=True):
+        try:
+            numbers |= put(f"{name}, {kind}", *chain_mean(column))
+        except ValueError:
+            numbers[f"{name}, {kind}"] = math.nan
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,74 @@
+"""The benchmark of energies finds what is known exactly, from a flow that was hardly trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import benchmark_files
+import pytest
+import torch
+
+from rgflow import RGFlowConfig, build
+from rgflow.energies import Ising, Phi4, free_two_point
+from rgflow.ising import enumerate_ising
+from rgflow.recipes import TrainConfig
+from rgflow.train import Variation, fit_energy
+
+lattice = benchmark_files.load("lattice")
+SHORT = {"draws": 4000, "chains": 32, "steps": 600, "burn": 90}
+
+
+def trained(folder: Path, energy: Ising | Phi4, steps: int) -> Path:
+    config = RGFlowConfig(
+        channels=1, size=energy.size, block=2, nlayers=2, net="plain", nhidden=16, tied=False, prior="gaussian"
+    )
+    recipe = TrainConfig(
+        steps=steps, batch_size=64, lr=1e-2, dtype="float64", quiet=True, print_step=0, plot_epoch=0, eval_epoch=0,
+        save_epoch=0, eval_images=200, out_dir=str(folder / "tiny"),
+    )  # fmt: skip
+    fit_energy(build(config, torch.Generator().manual_seed(0)), energy, recipe, Variation("flip"))
+    return folder / "tiny" / "model.safetensors"
+
+
+def near(numbers: dict[str, float], name: str, exact: float, sigmas: float = 4.5) -> None:
+    error = numbers[f"{name}: standard error"]
+    assert 0 < error < 0.2 * max(1.0, abs(exact)), name
+    assert abs(numbers[name] - exact) < sigmas * error, (name, numbers[name], error, exact)
+
+
+def test_spins_are_those_of_enumeration(tmp_path: Path) -> None:
+    path = trained(tmp_path, Ising(2, 3.0), 60)
+    numbers = lattice.main(lattice.Options(path, out=tmp_path / "out", **SHORT))
+    exact = enumerate_ising(2, 3.0)
+    near(numbers, "log Z", Ising(2, 3.0).log_z)
+    assert 0 < numbers["gap per site"] < 0.5 and numbers["energy per site, exact"] == pytest.approx(exact.energy / 4)
+    neighbours = float(exact.two_point[0, 1])
+    for kind in ("weighted draws", "Metropolis", "HMC", "HMC in latents"):
+        near(numbers, f"m^2, {kind}", exact.squared)
+        near(numbers, f"correlation of neighbours, {kind}", neighbours)
+        near(numbers, f"energy per site, {kind}", exact.energy / 4)
+    for kind in ("Metropolis", "HMC", "HMC in latents"):
+        assert 0.4 < numbers[f"{kind}: acceptance"] <= 1 and numbers[f"{kind}: R-hat of m^2"] < 1.1
+        assert numbers[f"{kind}: seconds per independent field"] > 0
+    content = json.loads((tmp_path / "out" / "tiny.json").read_text())
+    assert content["numbers"] == numbers and str(tmp_path) not in json.dumps(content)
+
+
+def test_the_free_field_is_the_exact_one(tmp_path: Path) -> None:
+    energy = Phi4(4, 0.15, 0.0)
+    numbers = lattice.main(lattice.Options(trained(tmp_path, energy, 60), name="free", out=tmp_path, **SHORT))
+    g = free_two_point(4, 0.15)
+    waves = torch.fft.fft2(g).real
+    for kind in ("weighted draws", "Metropolis", "HMC", "HMC in latents"):
+        near(numbers, f"m^2, {kind}", float(waves[0, 0]) / 16)
+        near(numbers, f"correlation of neighbours, {kind}", float(g[0, 1]))
+        near(numbers, f"structure factor, longest wave, {kind}", float(waves[0, 1]))
+        near(numbers, f"energy per site, {kind}", 0.5)
+    near(numbers, "log Z", energy.log_z)
+    assert (tmp_path / "free.json").exists()
+
+
+def test_models_of_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="names no energy"):
+        lattice.energy_of({"data": "msds1"})
