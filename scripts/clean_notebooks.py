@@ -70,8 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks (default: notebooks/*.ipynb)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a notebook is not clean")
-    parser.add_argument("--outputs-from", type=Path, metavar="FOLDER",
-                        help="take the outputs of checked cells from the executed notebooks there (book/executed)")
+    parser.add_argument(
+        "--outputs-from",
+        type=Path,
+        metavar="FOLDER",
+        help="take the outputs of checked cells from the executed notebooks there (book/executed)",
+    )
     options = parser.parse_args(arguments)
     dirty = 0
     for path in options.paths or sorted((ROOT / "notebooks").glob("*.ipynb")):

@@ -35,8 +35,20 @@ def execute(source: Path, target: Path, timeout: int) -> tuple[bool, float, str]
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.partial.ipynb")
-    command = [sys.executable, "-m", "papermill", str(source), str(partial), "-k", "python3", "--no-progress-bar",
-               "--cwd", str(source.parent), "--execution-timeout", str(timeout)]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(source),
+        str(partial),
+        "-k",
+        "python3",
+        "--no-progress-bar",
+        "--cwd",
+        str(source.parent),
+        "--execution-timeout",
+        str(timeout),
+    ]
     start = time.perf_counter()
     try:
         done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -27,19 +27,51 @@ def kind(content: dict[str, Any]) -> str:
     return ", ".join([*words, f"{config['prior'].capitalize()} prior"])
 
 
+def tables(contents: dict[str, dict[str, Any]]) -> str:
+    """Of all models, those of images and those of energies by themselves."""
+    energies = {name: content for name, content in contents.items() if "energy" in content["card"]}
+    images = {name: content for name, content in contents.items() if name not in energies}
+    return "\n\n".join(made for some, made in ((images, table(images)), (energies, of_energies(energies))) if some)
+
+
+def of_energies(contents: dict[str, dict[str, Any]]) -> str:
+    """A row for each model of an energy: how far its free energy is above the exact one, in nats per site."""
+    lines = [
+        "| name | energy | model | parameters | trained for | above exact, nats per site | ESS per draw |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, content in contents.items():
+        card = content["card"]
+        keys = {"ising": ("temperature",), "phi4": ("kappa", "lam")}[card["energy"]]
+        what = f"{card['energy']}, {card['size']} x {card['size']}, " + ", ".join(f"{k} {card[k]:.5g}" for k in keys)
+        gap, sites = "not known", card["size"] ** 2
+        if "exact_log_z" in card:
+            above, error = card["free_energy"] + card["exact_log_z"], card["free_energy_error"]
+            gap = f"{above / sites:.4f} ± {error / sites:.4f}"
+        lines.append(
+            f"| `{name}` | {what}, symmetry {card['symmetry']} | {kind(content)} | {content['parameters']:,} | "
+            f"{trained(card)} | {gap} | {card['ess']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def trained(card: dict[str, Any]) -> str:
+    """How long, by which clock, and how many steps."""
+    clock = " of processor time" if card.get("clock") == "processor" else ""
+    return f"{card['seconds'] / 60:.0f} min{clock}, {card['steps']:,} steps"
+
+
 def table(contents: dict[str, dict[str, Any]]) -> str:
-    """A row for each model: its file's description by its name."""
+    """A row for each model of images: its file's description by its name."""
     lines = [
         "| name | pictures | model | parameters | trained for | bits/dim, test |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, content in contents.items():
         card = content["card"]
-        clock = " of processor time" if card.get("clock") == "processor" else ""
         score = f"{card['test_bits_per_dim']:.3f} ± {card['test_standard_error']:.3f} ({card['test_images']:,} images)"
-        trained = f"{card['seconds'] / 60:.0f} min{clock}, {card['steps']:,} steps"
         lines.append(
-            f"| `{name}` | {pictures(card)} | {kind(content)} | {content['parameters']:,} | {trained} | {score} |"
+            f"| `{name}` | {pictures(card)} | {kind(content)} | {content['parameters']:,} | {trained(card)} | {score} |"
         )
     return "\n".join(lines)
 
@@ -59,7 +91,7 @@ def section(name: str, content: dict[str, Any]) -> str:
         "licence": card["licence"],
         "note": card.get("note", ""),
         "made": f"{card['date']}, seed {card['seed']}, on {card['hardware']}, torch {card['torch']}",
-        "training images": f"{card['train_images']:,}",
+        "training images": f"{card['train_images']:,}" if "train_images" in card else "",
         "log": f"`rgflow/weights/{name}.csv`",
     }
     body = "\n".join(f"* {what}: {text}" for what, text in rows.items() if text)
@@ -83,9 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a list is out of date")
     options = parser.parse_args(arguments)
     contents = {name: checkpoints.read_card(name) for name in checkpoints.shipped()}
-    long = "\n\n".join([table(contents), *(section(name, content) for name, content in contents.items())])
+    long = "\n\n".join([tables(contents), *(section(name, content) for name, content in contents.items())])
     stale = []
-    for path, new in ((README, table(contents)), (PAGE, long)):
+    for path, new in ((README, tables(contents)), (PAGE, long)):
         old = path.read_text(encoding="utf-8")
         wanted = between(old, new)
         if wanted == old:

@@ -1,7 +1,7 @@
 """Takes a finished run into the package: python scripts/ship.py runs/msds1 msds1 --licence "generated data, MIT"
 
-Writes rgflow/weights/NAME.safetensors, its card completed by the score on the whole test set and the licence, and the
-log of the run beside it as NAME.csv.
+Writes rgflow/weights/NAME.safetensors, its card completed by the score on the whole test set (if it learned images) and
+the licence, and the log of the run beside it as NAME.csv.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def main() -> int:
     options = parser.parse_args()
     source = options.run / "model.safetensors"
     flow, card = checkpoints.load(source), checkpoints.read_card(source)["card"]
-    test = data.load(
-        card["data"], "test", options.data_path, test_index=options.test_index, seed=card.get("data_seed", 0)
-    )
-    score = evaluate(flow, test, batch_size=250)
-    card |= dict(zip(("test_bits_per_dim", "test_standard_error", "test_images"), score))
+    if "energy" not in card:  # the score of one that learned an energy is on its card already: it needs no test set
+        test = data.load(
+            card["data"], "test", options.data_path, test_index=options.test_index, seed=card.get("data_seed", 0)
+        )
+        score = evaluate(flow, test, batch_size=250)
+        card |= dict(zip(("test_bits_per_dim", "test_standard_error", "test_images"), score))
     card["command"] = shlex.join(without_folders(shlex.split(card["command"])))
     card |= {"licence": options.licence} | ({"note": options.note} if options.note else {})
     if source.stat().st_size > LARGEST:
@@ -44,7 +45,10 @@ def main() -> int:
     WEIGHTS.mkdir(exist_ok=True)
     checkpoints.save(flow, WEIGHTS / f"{options.name}.safetensors", card)
     shutil.copyfile(options.run / "metrics.csv", WEIGHTS / f"{options.name}.csv")
-    print(f"{options.name}: {score.mean:.4f} bits/dim, standard error {score.standard_error:.4f}, {score.n} images")
+    if "energy" in card:
+        print(f"{options.name}: free energy {card['free_energy']:.4f}, standard error {card['free_energy_error']:.4f}")
+    else:
+        print(f"{options.name}: {score.mean:.4f} bits/dim, standard error {score.standard_error:.4f}, {score.n} images")
     return 0
 
 

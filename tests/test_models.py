@@ -63,3 +63,36 @@ def test_a_row_has_the_numbers_of_the_card() -> None:
     content["card"] = card | {"clock": "processor", "data": "msds2"}
     row = models.table({"mine": content}).splitlines()[-1]
     assert "| `msds2` |" in row and "30 min of processor time, 1,234 steps" in row
+
+
+def test_energies_have_a_table_of_their_own() -> None:
+    card = {
+        "energy": "ising",
+        "size": 8,
+        "temperature": 2.2691853,
+        "symmetry": "flip",
+        "seconds": 1200.0,
+        "steps": 9000,
+    }
+    card |= {
+        "free_energy": -100.0,
+        "free_energy_error": 0.64,
+        "exact_log_z": 100.32,
+        "ess": 0.456,
+        "clock": "processor",
+    }
+    content = {"model": "RealNVPConfig", "config": asdict(RealNVPConfig()), "parameters": 12345, "card": card}
+    row = models.tables({"spins": content}).splitlines()[-1]
+    assert row.startswith(
+        "| `spins` | ising, 8 x 8, temperature 2.2692, symmetry flip | Real NVP, Gaussian prior | 12,345 |"
+    )
+    assert row.endswith("| 20 min of processor time, 9,000 steps | 0.0050 ± 0.0100 | 0.46 |")
+    del card["exact_log_z"]
+    content["card"] = card | {"energy": "phi4", "kappa": 0.27, "lam": 0.022}
+    assert "kappa 0.27, lam 0.022" in models.tables({"field": content}) and "| not known |" in models.tables(
+        {"f": content}
+    )
+    image = {"data": "msds2", "seconds": 60.0, "steps": 10, "test_bits_per_dim": 2.0, "test_standard_error": 0.1}
+    image = {**content, "card": {**image, "test_images": 5, "command": "rgflow train"}}
+    both = models.tables({"field": content, "picture": image}).split("\n\n")
+    assert ["`picture`" in part for part in both] == [True, False]
