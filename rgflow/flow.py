@@ -21,7 +21,6 @@ from rgflow.priors import PRIORS, temperature_map
 from rgflow.realnvp import RealNVP, RealNVPConfig
 
 Config = RGFlowConfig | RealNVPConfig | ODEFlowConfig
-SOLVING = {"solver", "rtol", "atol", "nsteps", "exact", "probes", "adjoint"}
 
 
 class Flow(nn.Module):
@@ -155,20 +154,30 @@ class Flow(nn.Module):
         find = getattr(self.bijector, "nonfinite_level", None)
         return find(x) if find else None
 
-    def solved(self, **options: object) -> Flow:
+    def solved(
+        self,
+        *,
+        solver: str | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        nsteps: int | None = None,
+        exact: int | None = None,
+        probes: int | None = None,
+        adjoint: bool | None = None,
+    ) -> Flow:
         """The same flow, with copies of its weights, whose equations are solved in another way; neural ODEs only.
 
-        Arguments:
-            options: fields of `ODEFlowConfig` that say how: solver, rtol, atol, nsteps, exact, probes, adjoint.
+        Arguments as in `ODEFlowConfig`; None: as it is.
 
         Raises:
-            ValueError: no neural ODE, or another field.
+            ValueError: no neural ODE, or a value that is not allowed.
         """
         if not isinstance(self.config, ODEFlowConfig):
             raise ValueError("only a flow built from an ODEFlowConfig has equations to be solved")
-        if foreign := sorted(options.keys() - SOLVING):
-            raise ValueError(f"solved takes {', '.join(sorted(SOLVING))}, not {', '.join(foreign)}")
-        flow = build(replace(self.config, **options)).to(self.device, self.dtype)
+        given = {"solver": solver, "rtol": rtol, "atol": atol, "nsteps": nsteps, "exact": exact, "probes": probes}
+        given["adjoint"] = adjoint
+        config = replace(self.config, **{name: value for name, value in given.items() if value is not None})
+        flow = build(config).to(self.device, self.dtype)
         flow.load_state_dict(self.state_dict())
         return flow.train(self.training)
 

@@ -54,7 +54,8 @@ def checked_latents(flow: Flow, latents: Tensor) -> Tensor:
 def derivatives(flow: Flow, z: Tensor, latents: Tensor) -> Tensor:
     r"""The exact derivatives :math:`\partial G(z) / \partial z_l` of the picture by some latents, at some points z.
 
-    One forward-mode pass through the whole decoder per pair of z and l, all of them in one batch; for any flow.
+    One forward-mode pass through the whole decoder per pair of z and l, all of them in one batch; for any flow
+    but neural ODEs whose solver has tolerances (torchdiffeq's cannot be passed forward; see `Flow.solved`).
 
     Shapes: z (n, C, H, W), of the flow's dtype; latents (K, 3), rows (channel, row, column); (n, K, C, H, W), logit
     pixels per unit of the latent.

@@ -37,7 +37,8 @@ class ODEFlowConfig:
         solver: of torchdiffeq: "dopri5", "dopri8", "bosh3" or "adaptive_heun" with the tolerances rtol and atol;
             "euler", "midpoint" or "rk4" with nsteps equal steps.
         rtol, atol: relative and absolute tolerance, of the worst lattice of a batch.
-        nsteps: steps of the solvers without tolerances.
+        nsteps: steps of the solvers without tolerances. Trained with few of them a flow learns where they are wrong,
+            and claims densities that it does not have (chapter 10): score it with `Flow.solved` and a tolerance.
         adjoint: gradients from the adjoint equation, in constant memory; else through the operations of the solver.
         exact: the largest number of dimensions of a step whose trace is exact; above it the log-density has the trace
             as `probes` fixed vectors see it.

@@ -116,7 +116,7 @@ def test_another_solver_for_the_same_weights(double: None) -> None:
     assert_close(finer[0], flow.log_prob(x), rtol=0, atol=0)
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.05 * errors[0]
     assert next(exact.parameters()) is not next(flow.parameters()) and exact.dtype == torch.float64
-    with pytest.raises(ValueError, match="not widths"):
-        flow.solved(widths=(3,))
+    with pytest.raises(ValueError, match="solver must be one of"):
+        flow.solved(solver="leapfrog")
     with pytest.raises(ValueError, match="ODEFlowConfig"):
         build(RGFlowConfig(size=4, nlayers=1, nres=1, nhidden=2)).solved(rtol=1e-3)
