@@ -149,7 +149,7 @@ def pairs_of(count: int, generator: torch.Generator | None = None) -> tuple[Tens
 
 
 @dataclass(frozen=True)
-class Score:
+class MixtureScore:
     """What a kind of mixture takes from A (`first`) and from B (`second`), factor by factor.
 
     separation: A's weight in the coarse factor less that in the fine one; excess: that less the separation of the
@@ -172,7 +172,7 @@ def scores(
     seed: int = 0,
     batch_size: int = 250,
     draws: int = 1000,
-) -> list[Score]:
+) -> list[MixtureScore]:
     """Mixes random pairs at every cut, and by averaging latents and pixels, and scores each kind of mixture.
 
     Returns one score per cut ("cut 3", A above), then "latents averaged" and "pixels averaged"; all of the same pairs.
@@ -209,7 +209,7 @@ def scores(
 
     control = triples["latents averaged"][coarse], triples["latents averaged"][fine]
     return [
-        Score(
+        MixtureScore(
             kind,
             {name: weights(triple, torch.Generator().manual_seed(seed), draws) for name, triple in of.items()},
             apart(kind),
