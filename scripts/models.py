@@ -95,7 +95,19 @@ def section(name: str, content: dict[str, Any]) -> str:
         "log": f"`rgflow/weights/{name}.csv`",
     }
     body = "\n".join(f"* {what}: {text}" for what, text in rows.items() if text)
-    return f"## {name}\n\n{body}\n\n```sh\n{card['command']}\n```"
+    return f"## {name}\n\n{body}\n\n```sh\n{folded(card['command'])}\n```"
+
+
+def folded(command: str) -> str:
+    """A command over several lines, broken before flags, that a shell reads as one."""
+    first, *rest = command.split(" --")
+    rows = [first]
+    for part in (f"--{words}" for words in rest):
+        if len(rows[-1]) + len(part) < 84:
+            rows[-1] += f" {part}"
+        else:
+            rows.append(f"    {part}")
+    return " \\\n".join(rows)
 
 
 def between(text: str, new: str) -> str:
