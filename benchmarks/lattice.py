@@ -25,7 +25,8 @@ from torch import Tensor
 from rgflow import ODEFlowConfig, checkpoints
 from rgflow.autocorrelation import autocorrelation_time, chain_mean, split_r_hat
 from rgflow.chains import Chains, hmc_chains, latent_density, metropolis
-from rgflow.energies import ENERGIES, Energy, Ising, ising_energy
+from rgflow.energies import Energy, Ising, ising_energy
+from rgflow.energy_runs import chosen
 from rgflow.importance import effective_share, free_energy, log_z, weighted_draws, weighted_mean
 from rgflow.observables import spin_two_point, structure_factor, two_point
 from rgflow.results import hardware, keep
@@ -63,8 +64,7 @@ def energy_of(card: dict[str, object]) -> Energy:
     """
     if "energy" not in card:
         raise ValueError("the card of this model names no energy; it was trained on images")
-    names = {"ising": ("temperature", "offset"), "phi4": ("kappa", "lam", "channels")}[card["energy"]]
-    return ENERGIES[card["energy"]](card["size"], **{name: card[name] for name in names})
+    return chosen(card)
 
 
 def observed(energy: Energy) -> Callable[[Tensor], Tensor]:

@@ -71,11 +71,7 @@ def converged(steps: Sequence[int], curve: Sequence[float], tolerance: float = 0
         ValueError: other shapes, fewer than two points, steps that do not rise, a value that is not finite, or a
             tolerance outside (0, 1).
     """
-    at, values = np.asarray(steps), np.asarray(curve, float)
-    if at.ndim != 1 or at.shape != values.shape or len(at) < 2 or not (np.diff(at) > 0).all():
-        raise ValueError(f"steps must rise and go with the curve, at least two of each, not {at.shape}, {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("all values of the curve must be finite")
+    at, values = _checked(steps, curve)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, not {tolerance}")
     smooth, end = smoothed(values)
@@ -89,10 +85,18 @@ def still_moving(steps: Sequence[int], curve: Sequence[float]) -> float:
 
     Shapes and errors as in `converged`.
     """
-    converged(steps, curve)  # for its checks
-    smooth, _ = smoothed(curve)
-    late = smooth[np.asarray(steps) >= 0.75 * steps[-1]]
-    return float(np.ptp(late) / np.ptp(smooth)) if np.ptp(smooth) > 0 else 0.0
+    at, values = _checked(steps, curve)
+    smooth, _ = smoothed(values)
+    return float(np.ptp(smooth[at >= 0.75 * at[-1]]) / np.ptp(smooth)) if np.ptp(smooth) > 0 else 0.0
+
+
+def _checked(steps: Sequence[int], curve: Sequence[float]) -> tuple[NDArray, NDArray]:
+    at, values = np.asarray(steps), np.asarray(curve, float)
+    if at.ndim != 1 or at.shape != values.shape or len(at) < 2 or not (np.diff(at) > 0).all():
+        raise ValueError(f"steps must rise and go with the curve, at least two of each, not {at.shape}, {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("all values of the curve must be finite")
+    return at, values
 
 
 def lag(steps: Sequence[int]) -> float:
