@@ -6,12 +6,14 @@ Of a model that `rgflow train --energy` wrote (its card says which energy, and w
   sample size per draw and the variance of the log-weights;
 - observables by importance sampling (of an Ising model those of its spins), beside the exact ones where known and those
   of long HMC chains in the fields;
+- the way there: the free energy at the evaluations of its training, as NAME.csv (from the log beside the model);
 - the chains themselves: Metropolis whose proposals are draws of the flow, HMC in the fields and, unless the flow is a
   neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 from collections.abc import Callable
@@ -27,10 +29,20 @@ from rgflow.autocorrelation import autocorrelation_time, chain_mean, split_r_hat
 from rgflow.chains import Chains, hmc_chains, latent_density, metropolis
 from rgflow.energies import Energy, Ising, ising_energy
 from rgflow.energy_runs import chosen
-from rgflow.importance import effective_share, free_energy, log_z, weighted_draws, weighted_mean
+from rgflow.files import replacing
+from rgflow.importance import (
+    effective_share,
+    free_energy,
+    log_z,
+    metropolis_acceptance,
+    weighted_draws,
+    weighted_mean,
+)
 from rgflow.observables import spin_two_point, structure_factor, two_point
 from rgflow.results import hardware, keep
 from rgflow.symmetry import Symmetrised
+
+CURVE = ("step", "seconds", "free_energy", "free_energy_error", "test_ess", "variance", "acceptance", "log_z")
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Options:
     draws: int = 20000
     """Of the flow, for weights and observables."""
     chains: int = 64
-    """Side by side."""
+    """Side by side; 0: no chains at all."""
     steps: int = 2000
     """Of Metropolis and of HMC in the fields; a quarter of it in the latents."""
     burn: int = 300
@@ -113,6 +125,7 @@ def main(options: Options) -> dict[str, float]:
         "log Z": found.value, "log Z: standard error": found.standard_error,
         "ESS per draw": float(effective_share(draws.log_weights)),
         "variance of log weights": float(draws.log_weights.var()),
+        "acceptance of Metropolis, from weights": metropolis_acceptance(draws.log_weights),
     }  # fmt: skip
     if energy.log_z is not None:
         numbers |= {
@@ -131,7 +144,7 @@ def main(options: Options) -> dict[str, float]:
     def field_density(x: Tensor) -> Tensor:
         return -energy(x)
 
-    start = model.sample(options.chains, generator)
+    start = model.sample(max(1, options.chains), generator)
     kinds: dict[str, Callable[[], Chains]] = {
         "Metropolis": lambda: metropolis(model, energy, options.steps, options.chains, observe, generator),
         "HMC": lambda: hmc_chains(
@@ -143,14 +156,26 @@ def main(options: Options) -> dict[str, float]:
             latent_density(flow, energy), flow.encode(start)[0], max(10, options.steps // 4),
             lambda z: observe(flow.decode(z)[0]), options.burn // 3, step=0.2, generator=generator,
         )  # fmt: skip
-    for kind, run in kinds.items():
+    for kind, run in kinds.items() if options.chains else ():
         before = time.process_time()
         numbers |= measured(kind, run(), names, before)
     name = options.name or Path(options.model).parent.name
+    copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
     keep(options.out / f"{name}.json", replace(options, name=name), numbers)
     print(hardware())
     print(name, *(f"{key:60s} {value:,.6g}" for key, value in numbers.items()), sep="\n  ")
     return numbers
+
+
+def copy_curve(log: Path, path: Path) -> None:
+    """The rows of a training's log that have a score, with the columns of `CURVE`; nothing if there is no log."""
+    if not log.exists():
+        return
+    with open(log, newline="", encoding="utf-8") as file:
+        rows = [[row[name] for name in CURVE] for row in csv.DictReader(file) if row["free_energy"]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([CURVE, *rows])
 
 
 def put(name: str, value: float, error: float) -> dict[str, float]:

@@ -117,6 +117,26 @@ def weighted_mean(values: Tensor, log_weights: Tensor) -> Estimate:
     return Estimate(float(mean), float((weights * (values - mean)).square().sum().sqrt()))
 
 
+def metropolis_acceptance(log_weights: Tensor) -> float:
+    r"""The mean acceptance of `chains.metropolis` with these draws as proposals, once it has forgotten its start.
+
+    .. math:: \langle \min(1, w'/w) \rangle_{x \sim p, x' \sim q} = \frac{\langle \min(w, w') \rangle_{x, x' \sim q}}
+        {\langle w \rangle_q},
+
+    the mean over all pairs of different draws. It is 1 for q = p.
+
+    Shapes: log_weights (n,), nats.
+
+    Raises:
+        ValueError: fewer than 2 draws.
+    """
+    _check(log_weights)
+    n = len(log_weights)
+    weights = (log_weights.double() - log_weights.max()).exp().sort().values
+    smaller_of = torch.arange(n - 1, -1, -1, dtype=weights.dtype, device=weights.device)  # pairs it is the smaller of
+    return float(2 * (weights * smaller_of).sum() / ((n - 1) * weights.sum()))
+
+
 def _check(log_weights: Tensor) -> None:
     if log_weights.ndim != 1 or len(log_weights) < 2:
         raise ValueError(f"at least 2 weights (n,) are needed, not {tuple(log_weights.shape)}")

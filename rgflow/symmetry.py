@@ -117,6 +117,20 @@ class Symmetrised(nn.Module):
             terms = torch.cat([terms, others])
         return self._moved(images, generator), self._mean(terms)
 
+    def representative(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""The image of each field x that the flow itself may have drawn: g x, with g from its posterior.
+
+        .. math:: P(g \mid x) = \frac{q(g x)}{\sum_h q(h x)}
+
+        If x has the density q_G the image has the density q: encoded by the flow it has the prior's distribution.
+
+        Shapes: x and the images (B, C, H, W).
+        """
+        images = torch.stack([element(x) for element in self.group])
+        log_q = self.flow.log_prob(images.flatten(0, 1)).view(len(images), len(x))
+        chosen = torch.multinomial(log_q.softmax(0).T, 1, generator=generator)[:, 0]
+        return images[chosen, torch.arange(len(x), device=x.device)]
+
     def _mean(self, terms: Tensor) -> Tensor:
         return terms.logsumexp(0) - math.log(len(self.group))
 

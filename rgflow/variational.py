@@ -17,7 +17,7 @@ from rgflow.chains import hmc_chains, latent_density
 from rgflow.descent import Descent, keyed
 from rgflow.energies import Energy
 from rgflow.flow import Flow
-from rgflow.importance import effective_share, free_energy, log_z, weighted_draws
+from rgflow.importance import effective_share, free_energy, log_z, metropolis_acceptance, weighted_draws
 from rgflow.penalties import Penalised, penalised
 from rgflow.recipes import TrainConfig
 from rgflow.symmetry import Symmetrised, asymmetry, group
@@ -25,7 +25,7 @@ from rgflow.symmetry import Symmetrised, asymmetry, group
 EPOCH = 100  # steps that count as one
 STEP, SCORE, PICTURE, CHAINS, PROBES = range(5)  # streams of random numbers
 COLUMNS = ("step", "epoch", "seconds", "lr", "loss", "loss_std", "ess", *(
-    "free_energy", "free_energy_error", "test_ess", "log_z", "log_z_error",
+    "free_energy", "free_energy_error", "test_ess", "log_z", "log_z_error", "variance", "acceptance",
     "acceptance_x", "acceptance_z", "squared_x", "squared_z",
 ))  # fmt: skip
 
@@ -84,6 +84,8 @@ class EnergyScore(NamedTuple):
         standard_error: of it.
         ess: effective sample size per draw.
         log_z, log_z_error: by importance sampling.
+        variance: of the log-weights, nats^2.
+        acceptance: of Metropolis with draws of the flow as proposals.
         acceptance_x, acceptance_z: of HMC in the fields and in the latents; nan without.
         squared_x, squared_z: m^2 at the end of these chains, see `Energy.squared_magnetisation`.
     """
@@ -94,6 +96,8 @@ class EnergyScore(NamedTuple):
     ess: float
     log_z: float
     log_z_error: float
+    variance: float
+    acceptance: float
     acceptance_x: float = math.nan
     acceptance_z: float = math.nan
     squared_x: float = math.nan
@@ -162,8 +166,10 @@ class EnergyTraining(Descent):
         n = self.recipe.eval_images
         draws = weighted_draws(self.model, self.energy, n, self.generator(SCORE), max(self.recipe.batch_size, 256))
         free, found = free_energy(draws.log_weights), log_z(draws.log_weights)
-        ess = float(effective_share(draws.log_weights))
-        return EnergyScore(free.value, free.standard_error, n, ess, *found, *self._chains(draws.x))
+        weights = draws.log_weights
+        spread = float(weights.var()), metropolis_acceptance(weights)
+        ess = float(effective_share(weights))
+        return EnergyScore(free.value, free.standard_error, n, ess, *found, *spread, *self._chains(draws.x))
 
     def _chains(self, x: Tensor) -> tuple[float, ...]:
         """Acceptance of HMC in fields and latents, and m^2 where they end; they start with draws."""
@@ -240,7 +246,7 @@ class EnergyJournal(Journal):
     def measured(self, mean: Tensor, module: EnergyTraining) -> list[float | str]:
         found, batch = module.score, mean.tolist()
         if found is None:
-            return [*batch, *[""] * 9]
+            return [*batch, *[""] * 11]
         numbers = (found.mean, found.standard_error, *found[3:])
         return [*batch, *("" if math.isnan(number) else number for number in numbers)]
 

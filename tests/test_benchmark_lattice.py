@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def test_spins_are_those_of_enumeration(tmp_path: Path) -> None:
     for kind in ("Metropolis", "HMC", "HMC in latents"):
         assert 0.4 < numbers[f"{kind}: acceptance"] <= 1 and numbers[f"{kind}: R-hat of m^2"] < 1.1
         assert numbers[f"{kind}: seconds per independent field"] > 0
+    seen = numbers["Metropolis: acceptance"]
+    assert numbers["acceptance of Metropolis, from weights"] == pytest.approx(seen, abs=0.03)
     content = json.loads((tmp_path / "out" / "tiny.json").read_text())
     assert content["numbers"] == numbers and str(tmp_path) not in json.dumps(content)
 
@@ -66,7 +69,16 @@ def test_the_free_field_is_the_exact_one(tmp_path: Path) -> None:
         near(numbers, f"structure factor, longest wave, {kind}", float(waves[0, 1]))
         near(numbers, f"energy per site, {kind}", 0.5)
     near(numbers, "log Z", energy.log_z)
-    assert (tmp_path / "free.json").exists()
+    with open(tmp_path / "free.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert tuple(row) == lattice.CURVE and row["step"] == "60"
+    assert float(row["free_energy"]) == pytest.approx(numbers["free energy"], abs=1)
+
+
+def test_without_chains(tmp_path: Path) -> None:
+    options = lattice.Options(trained(tmp_path, Ising(2, 3.0), 2), name="few", out=tmp_path, draws=100, chains=0)
+    numbers = lattice.main(options)
+    assert "m^2, weighted draws" in numbers and not any("HMC" in name for name in numbers)
 
 
 def test_models_of_images_are_refused() -> None:

@@ -15,7 +15,14 @@ from rgflow.autocorrelation import autocorrelation_time, chain_mean, split_r_hat
 from rgflow.chains import hmc_chains, latent_density, metropolis
 from rgflow.energies import Ising, Phi4, free_two_point
 from rgflow.flow import Flow, RGFlowConfig, build
-from rgflow.importance import effective_share, free_energy, log_z, weighted_draws, weighted_mean
+from rgflow.importance import (
+    effective_share,
+    free_energy,
+    log_z,
+    metropolis_acceptance,
+    weighted_draws,
+    weighted_mean,
+)
 from rgflow.ising import enumerate_ising, spin_energy
 from rgflow.priors import Gaussian
 
@@ -101,6 +108,14 @@ def test_equal_weights_are_plain_means():
     assert float(effective_share(logs)) == pytest.approx(1)
     assert log_z(logs) == pytest.approx((-7, 0), abs=1e-6)
     assert weighted_mean(values, logs).value == pytest.approx(4.5)
+
+
+def test_acceptance_by_hand():
+    """Of all ordered pairs of different draws the smaller weight, over the mean weight."""
+    weights = torch.tensor([3.0, 1, 6, 2], dtype=torch.float64)
+    pairs = [min(a, b) for i, a in enumerate(weights.tolist()) for j, b in enumerate(weights.tolist()) if i != j]
+    assert metropolis_acceptance(weights.log() - 50) == pytest.approx(sum(pairs) / 12 / 3)
+    assert metropolis_acceptance(torch.full((9,), 4.0)) == pytest.approx(1)
 
 
 def test_log_z_and_means_of_the_free_field_from_another_gaussian():
@@ -204,6 +219,8 @@ def test_metropolis_of_the_free_field():
     assert 0.2 < chains.acceptance < 0.9
     moved = (chains.values[1:, :, 0, 0] != chains.values[:-1, :, 0, 0]).double().mean()
     assert float(moved) == pytest.approx(chains.acceptance, abs=0.02)
+    weights = weighted_draws(gaussian(), FREE, 20000, seeded(1)).log_weights
+    assert metropolis_acceptance(weights) == pytest.approx(chains.acceptance, abs=0.02)
 
 
 def test_metropolis_with_the_target_itself_takes_everything():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -69,6 +70,22 @@ def test_draws_know_their_density(flow, name):
     assert torch.equal(x, q.sample(6, torch.Generator().manual_seed(1)))
     log_q.sum().backward()
     assert all(p.grad.isfinite().all() for p in q.parameters())
+
+
+def test_representatives_are_what_the_flow_draws():
+    """Of fields of the average, encoded: the prior again. Elements are chosen by how likely they make the image."""
+    q = Symmetrised(Flow(Shift(1.0), Gaussian()), "flip")
+    x = q.sample(4000, torch.Generator().manual_seed(0))
+    images = q.representative(x, torch.Generator().manual_seed(1))
+    assert torch.equal(images.abs(), x.abs())
+    z = q.flow.encode(images)[0]
+    assert_close(z.mean((0, 1)), torch.zeros(2, 2, dtype=torch.float64), rtol=0, atol=0.06)
+    assert_close(z.flatten(1).T.cov(), torch.eye(4, dtype=torch.float64), rtol=0, atol=0.1)
+    moved = (images != x).flatten(1).any(1)
+    assert 0.4 < float(moved.double().mean()) < 0.6
+    point = torch.full((4000, 1, 2, 2), 0.1, dtype=torch.float64)  # odds of e^(2 sum x mu) = e^0.8 for staying
+    kept = (q.representative(point, torch.Generator().manual_seed(2)) == point).flatten(1).all(1)
+    assert float(kept.double().mean()) == pytest.approx(1 / (1 + math.exp(-0.8)), abs=0.02)
 
 
 def test_all_elements_are_drawn_alike():

@@ -126,6 +126,8 @@ def test_free_energy_is_a_bound(symmetry):
     found = training(variation=Variation(symmetry), eval_images=4000).measure()
     assert found.mean > -HOT.log_z + 5 * found.standard_error
     assert found.n == 4000 and 0 < found.ess < 1
+    assert found.variance == pytest.approx(4000 * found.standard_error**2)
+    assert found.ess < found.acceptance < 1
     assert math.isnan(found.acceptance_x)
 
 
