@@ -65,6 +65,8 @@ class Options:
     """Of all draws."""
     threads: int = 1
     """Threads of torch."""
+    keep: bool = False
+    """Whether the model is copied beside the numbers, as NAME.safetensors."""
     out: Path = Path("results/runs/lattice")
     """Folder for the numbers, as NAME.json."""
 
@@ -160,6 +162,9 @@ def main(options: Options) -> dict[str, float]:
         before = time.process_time()
         numbers |= measured(kind, run(), names, before)
     name = options.name or Path(options.model).parent.name
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.keep:
+        checkpoints.save(flow, options.out / f"{name}.safetensors", card)
     copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
     keep(options.out / f"{name}.json", replace(options, name=name), numbers)
     print(hardware())
@@ -173,7 +178,6 @@ def copy_curve(log: Path, path: Path) -> None:
         return
     with open(log, newline="", encoding="utf-8") as file:
         rows = [[row[name] for name in CURVE] for row in csv.DictReader(file) if row["free_energy"]]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([CURVE, *rows])
 

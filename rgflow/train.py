@@ -27,7 +27,8 @@ from rgflow.flow import Flow
 from rgflow.recipes import TrainConfig
 from rgflow.records import check_same_run, run_card, run_record
 from rgflow.training import Training, prepare_flow
-from rgflow.variational import EnergyEvaluation, EnergyJournal, EnergyScore, EnergyTraining, Variation
+from rgflow.variational import EnergyEvaluation, EnergyJournal, EnergyScore, EnergyTraining
+from rgflow.variations import Variation
 
 __all__ = [
     "EnergyTraining", "Run", "TrainConfig", "Training", "Variation", "evaluate", "fit", "fit_energy", "prepare_flow",

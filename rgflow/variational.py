@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -19,58 +18,18 @@ from rgflow.energies import Energy
 from rgflow.flow import Flow
 from rgflow.importance import effective_share, free_energy, log_z, metropolis_acceptance, weighted_draws
 from rgflow.penalties import Penalised, penalised
+from rgflow.persistent import PersistentChains
 from rgflow.recipes import TrainConfig
-from rgflow.symmetry import Symmetrised, asymmetry, group
+from rgflow.symmetry import Symmetrised, asymmetry
+from rgflow.variations import Variation
 
 EPOCH = 100  # steps that count as one
-STEP, SCORE, PICTURE, CHAINS, PROBES = range(5)  # streams of random numbers
+STEP, SCORE, PICTURE, CHAINS, PROBES, FIELDS = range(6)  # streams of random numbers
+CHAINS_PER_DRAW = 8  # persistent chains for each of those that a step looks at
 COLUMNS = ("step", "epoch", "seconds", "lr", "loss", "loss_std", "ess", *(
     "free_energy", "free_energy_error", "test_ess", "log_z", "log_z_error", "variance", "acceptance",
     "acceptance_x", "acceptance_z", "squared_x", "squared_z",
 ))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Variation:
-    """What is asked of a flow besides the energy.
-
-    Arguments:
-        symmetry: name of a group, see `symmetry.group`.
-        penalty: 0: the density is averaged over the group, exactly; above 0: the flow stays as it is, and this times
-            `symmetry.asymmetry` is added to the loss.
-        gradient: "total", or "path": without the gradient of log q at fixed x, whose mean is 0 and which alone makes
-            the gradient noisy where q is p (Roeder et al. 2017, arXiv:1703.09194). Not for neural ODEs.
-        hmc: whether evaluations also run chains of HMC, in the fields and in the latents, as the original program does.
-        hmc_moves: proposals of these chains.
-        hmc_leaps, hmc_step: leapfrog steps of a proposal, and their size.
-
-    Raises:
-        ValueError: a value that is not allowed, or a penalty without a symmetry.
-    """
-
-    symmetry: str = "none"
-    penalty: float = 0.0
-    gradient: Literal["total", "path"] = "total"
-    hmc: bool = False
-    hmc_moves: int = 10
-    hmc_leaps: int = 10
-    hmc_step: float = 0.2
-
-    def __post_init__(self) -> None:
-        elements = group(self.symmetry)
-        if not (math.isfinite(self.penalty) and self.penalty >= 0):
-            raise ValueError(f"penalty must be at least 0, not {self.penalty}")
-        if self.penalty and len(elements) == 1:
-            raise ValueError("a penalty needs a symmetry that is not none")
-        if self.gradient not in ("total", "path"):
-            raise ValueError(f"gradient must be total or path, not {self.gradient!r}")
-        if self.hmc_moves < 1 or self.hmc_leaps < 1 or not self.hmc_step > 0:
-            given = f"{self.hmc_moves}, {self.hmc_leaps} and {self.hmc_step}"
-            raise ValueError(f"hmc_moves and hmc_leaps must be at least 1 and hmc_step positive, not {given}")
-
-    def model(self, flow: Flow) -> Symmetrised:
-        """The density that is trained and drawn from: the flow averaged over the group, or the flow itself."""
-        return Symmetrised(flow, "none" if self.penalty else self.symmetry)
 
 
 class EnergyScore(NamedTuple):
@@ -115,10 +74,14 @@ class EnergyTraining(Descent):
     the trace of an ODE is estimated it is that in the mean, or more: averaging over a group is convex in log q. The
     draws of step k depend on (seed, k) only.
 
+    With `Variation.forward` = a the first part is, of fields y of chains,
+
+    .. math:: (1 - a) E_{x \sim q}[\log q(x) + E(x)] - a E_{y \sim p}[\log q(y)].
+
     The log has, of each batch: the mean of log q + E and its standard deviation over draws, nats of the whole field,
     and the effective sample size per draw.
 
-    Source: Li & Wang 2018 (arXiv:1802.02840), eq. 3.
+    Source: Li & Wang 2018 (arXiv:1802.02840), eq. 3; chains beside it as in Gabrie, Rotskoff & Vanden-Eijnden 2022.
     """
 
     score_type, score_names = EnergyScore, ("free_energy", "free_energy_error", "draws", *EnergyScore._fields[3:])
@@ -135,6 +98,7 @@ class EnergyTraining(Descent):
             raise ValueError("gradient must be total for neural ODEs")
         super().__init__(flow, recipe, record, EPOCH)
         self.energy, self.variation = energy, variation
+        self.fields = PersistentChains(energy, CHAINS_PER_DRAW * recipe.batch_size) if variation.forward else None
 
     @property
     def model(self) -> Symmetrised:
@@ -145,6 +109,10 @@ class EnergyTraining(Descent):
         if ranks > 1:
             raise ValueError(f"training on an energy runs on one device, not {ranks}")
 
+    def begin(self) -> None:
+        if self.fields:
+            self.fields.begin(self.flow.dtype, self.device, self.generator(FIELDS))
+
     def generator(self, stream: int, step: int = 0) -> torch.Generator:
         """Random numbers that depend on (seed, stream, step) only."""
         return keyed(self.recipe.seed, stream, step, device=self.device)
@@ -154,6 +122,8 @@ class EnergyTraining(Descent):
 
     def training_step(self, batch: object, _: int) -> Tensor:
         loss, self.bits = self._loss(self.global_step, now=not self.lazy)
+        if self.fields:
+            self.fields.keep(*self.moved)
         return loss
 
     def again(self, step: int) -> Tensor:
@@ -203,15 +173,21 @@ class EnergyTraining(Descent):
             weight.requires_grad_(True)
         return x, log_q
 
+    def _fields(self, step: int) -> Tensor:
+        """Fields of chains for a step; the chains move when the step is made."""
+        self.moved = self.fields.moved(self.recipe.batch_size, self.generator(FIELDS, 1 + step))
+        return self.moved[1]
+
     def _loss(self, step: int, now: bool) -> tuple[Tensor, Tensor]:
         """The loss of a step, and what the log has of it; looks whether it is finite now, or never."""
         how = self.variation
         with penalised(self.flow, keyed(self.recipe.seed, PROBES, step)) as penalties:
             x, log_q = self._draws(self.generator(STEP, step))
             skew = asymmetry(self.flow, x, log_q, how.symmetry).mean() if how.penalty else 0.0
+            missed = -self.model.log_prob(self._fields(step)).mean() if how.forward else 0.0
         e = self.energy(x)
         free = log_q + e
-        loss = free.mean() + how.penalty * skew + penalties.mean()
+        loss = (1 - how.forward) * free.mean() + how.forward * missed + how.penalty * skew + penalties.mean()
         if now and not bool(loss.isfinite()):
             parts = {"the draws": x, "their density": log_q, "their energy": e}
             where = next((name for name, part in parts.items() if not bool(part.isfinite().all())), "the penalty")
@@ -219,6 +195,17 @@ class EnergyTraining(Descent):
         free = free.detach()
         logged = torch.stack([free.mean(), free.std(), effective_share(-free)])
         return loss / math.prod(self.flow.shape), logged
+
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.fields:
+            checkpoint["rgflow"]["fields"] = self.fields.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.fields:
+            self.fields.load_state_dict(checkpoint["rgflow"]["fields"])
 
 
 class EnergyEvaluation(Evaluation):

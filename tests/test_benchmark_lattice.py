@@ -10,7 +10,7 @@ import benchmark_files
 import pytest
 import torch
 
-from rgflow import RGFlowConfig, build
+from rgflow import RGFlowConfig, build, checkpoints
 from rgflow.energies import Ising, Phi4, free_two_point
 from rgflow.ising import enumerate_ising
 from rgflow.recipes import TrainConfig
@@ -76,9 +76,11 @@ def test_the_free_field_is_the_exact_one(tmp_path: Path) -> None:
 
 
 def test_without_chains(tmp_path: Path) -> None:
-    options = lattice.Options(trained(tmp_path, Ising(2, 3.0), 2), name="few", out=tmp_path, draws=100, chains=0)
-    numbers = lattice.main(options)
+    path, few = trained(tmp_path, Ising(2, 3.0), 2), {"draws": 100, "chains": 0, "keep": True}
+    numbers = lattice.main(lattice.Options(path, name="few", out=tmp_path, **few))
     assert "m^2, weighted draws" in numbers and not any("HMC" in name for name in numbers)
+    card = checkpoints.read_card(tmp_path / "few.safetensors")["card"]
+    assert card["energy"] == "ising" and card["temperature"] == 3.0
 
 
 def test_models_of_images_are_refused() -> None:
