@@ -8,7 +8,9 @@ Of a model that `rgflow train --energy` wrote (its card says which energy, and w
   of long HMC chains in the fields;
 - the way there: the free energy at the evaluations of its training, as NAME.csv (from the log beside the model);
 - the chains themselves: Metropolis whose proposals are draws of the flow, HMC in the fields and, unless the flow is a
-  neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain.
+  neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain;
+- what the flow leaves out: the log-weights of the fields at which HMC ends, and with the exact log Z the divergence
+  KL(p | q), which no draw of the flow can tell.
 """
 
 from __future__ import annotations
@@ -160,7 +162,10 @@ def main(options: Options) -> dict[str, float]:
         )  # fmt: skip
     for kind, run in kinds.items() if options.chains else ():
         before = time.process_time()
-        numbers |= measured(kind, run(), names, before)
+        chains = run()
+        numbers |= measured(kind, chains, names, before)
+        if kind == "HMC":
+            numbers |= missed(model, energy, chains.last)
     name = options.name or Path(options.model).parent.name
     options.out.mkdir(parents=True, exist_ok=True)
     if options.keep:
@@ -185,6 +190,16 @@ def copy_curve(log: Path, path: Path) -> None:
 def put(name: str, value: float, error: float) -> dict[str, float]:
     """A number with its standard error."""
     return {name: value, f"{name}: standard error": error}
+
+
+def missed(model: Symmetrised, energy: Energy, x: Tensor) -> dict[str, float]:
+    """What fields x of the energy say of the model: the largest log-weight, and KL(p | q) where log Z is known."""
+    weights = -(energy(x) + model.log_prob(x)).double()
+    numbers = {"largest log weight of HMC's fields": float(weights.max())}
+    if energy.log_z is None:
+        return numbers
+    error = float(weights.std()) / math.sqrt(len(x))
+    return numbers | put("KL(p | q)", float(weights.mean()) - energy.log_z, error)
 
 
 def measured(kind: str, chains: Chains, names: tuple[str, ...], before: float) -> dict[str, float]:

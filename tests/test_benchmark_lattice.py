@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import benchmark_files
@@ -43,6 +44,7 @@ def test_spins_are_those_of_enumeration(tmp_path: Path) -> None:
     numbers = lattice.main(lattice.Options(path, out=tmp_path / "out", **SHORT))
     exact = enumerate_ising(2, 3.0)
     near(numbers, "log Z", Ising(2, 3.0).log_z)
+    assert -0.2 < numbers["KL(p | q)"] < 2 and numbers["largest log weight of HMC's fields"] > numbers["log Z"]
     assert 0 < numbers["gap per site"] < 0.5 and numbers["energy per site, exact"] == pytest.approx(exact.energy / 4)
     neighbours = float(exact.two_point[0, 1])
     for kind in ("weighted draws", "Metropolis", "HMC", "HMC in latents"):
@@ -81,6 +83,18 @@ def test_without_chains(tmp_path: Path) -> None:
     assert "m^2, weighted draws" in numbers and not any("HMC" in name for name in numbers)
     card = checkpoints.read_card(tmp_path / "few.safetensors")["card"]
     assert card["energy"] == "ising" and card["temperature"] == 3.0
+
+
+def test_what_a_model_leaves_out_is_seen_by_fields_of_the_energy() -> None:
+    """Of a Gaussian of twice the variance in every number KL(p | q) is (1/2 - 1 + log 2) / 2 for each."""
+    energy = Phi4(4, 0.0, 0.0)  # variance 1/2
+
+    class Wide:
+        def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.distributions.Normal(0.0, 1.0).log_prob(x).sum((1, 2, 3))
+
+    x = 0.5**0.5 * torch.randn(20000, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near(lattice.missed(Wide(), energy, x), "KL(p | q)", 16 * 0.5 * (0.5 - 1 + math.log(2)))
 
 
 def test_models_of_images_are_refused() -> None:
