@@ -30,6 +30,8 @@ class RGFlowConfig:
         net: "residual", the paper's, or "plain" (s and t from one network, no weight normalisation).
         places: networks know where their block lies: a bias of their first layer for each block (net="plain" only; not
             in the paper). For pictures that are aligned, such as faces. Not with `share_levels`.
+        odd: networks are such that the flow takes -x to -z and finds x and -x equally likely (net="plain", without
+            linear maps; not in the paper). For fields whose sign does not matter.
         pieces: of each spline (coupling="spline").
         stream: width of the residual stream: "half" of a patch (paper) or "full" (authors' code); affine residual
             couplings only.
@@ -59,6 +61,7 @@ class RGFlowConfig:
     coupling: Literal["affine", "autoregressive", "spline"] = "affine"
     net: Literal["residual", "plain"] = "residual"
     places: bool = False
+    odd: bool = False
     pieces: int = 4
     stream: Literal["half", "full"] = "half"
     tied: bool = True
@@ -83,7 +86,7 @@ class RGFlowConfig:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, values))}, not {getattr(self, name)!r}")
-        for name in ("tied", "share_levels", "places"):
+        for name in ("tied", "share_levels", "places", "odd"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("channels", "block", "pieces", "repeat"):
@@ -115,6 +118,8 @@ class RGFlowConfig:
             raise ValueError('coupling "spline" works with net "plain" only, not "residual"')
         if self.places and (self.net != "plain" or self.share_levels):
             raise ValueError('places must be False with net "residual", and with share_levels')
+        if self.odd and (self.net != "plain" or self.linear is not None):
+            raise ValueError('odd must be False with net "residual", and with linear maps')
         if self.pieces < 2:
             raise ValueError(f"pieces must be at least 2, for one piece is a straight line, not {self.pieces}")
         if self.coupling == "autoregressive":

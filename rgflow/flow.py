@@ -279,10 +279,11 @@ def _coupling_layers(config: RGFlowConfig, level: int, generator: torch.Generato
         count = 1 if config.tied else 2
         if last and config.coupling == "spline":
             return SplineCoupling(
-                [SplineNet(half, nhidden, config.pieces, generator, places, nmlp) for _ in range(count)]
+                [SplineNet(half, nhidden, config.pieces, generator, places, nmlp, config.odd) for _ in range(count)]
             )
         if config.net == "plain":
-            return AffineCoupling([PlainNet(half, nhidden, generator, places=places, nmlp=nmlp) for _ in range(count)])
+            nets = [PlainNet(half, nhidden, generator, 2, places, nmlp, config.odd) for _ in range(count)]
+            return AffineCoupling(nets)
         return AffineCoupling([ResidualNet(half, nres, nmlp, nhidden, config.stream, generator) for _ in range(count)])
 
     layers = [coupling(j + 1 == nlayers) for j in range(nlayers)]

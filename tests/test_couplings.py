@@ -18,6 +18,7 @@ NETS = {
     "plain": lambda half: PlainNet(half, 12),
     "plain, one layer": lambda half: PlainNet(half, 12, nmlp=1),
     "plain, four layers": lambda half: PlainNet(half, 12, nmlp=4),
+    "plain, odd": lambda half: PlainNet(half, 12, odd=True),
     "half": lambda half: ResidualNet(half, 2, 2, 12, "half"),
     "half, one block": lambda half: ResidualNet(half, 1, 1, 12, "half"),
     "full": lambda half: ResidualNet(half, 3, 2, 12, "full"),
@@ -45,10 +46,11 @@ def test_a_plain_network_has_so_many_hidden_layers(nmlp: int) -> None:
         torch.testing.assert_close(ours, by_hand)
 
 
+@pytest.mark.parametrize("odd", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("pieces", [2, 5])
-def test_spline_coupling_is_a_bijector(pieces: int, tied: bool) -> None:
-    layers = [SplineCoupling([SplineNet(6, 12, pieces) for _ in range(1 if tied else 2)]) for _ in range(2)]
+def test_spline_coupling_is_a_bijector(pieces: int, tied: bool, odd: bool) -> None:
+    layers = [SplineCoupling([SplineNet(6, 12, pieces, odd=odd) for _ in range(1 if tied else 2)]) for _ in range(2)]
     assert_bijector(wake_up(layers[0]), torch.randn(3, 12))
     assert_bijector(wake_up(CouplingStack(layers)), torch.randn(3, 12))
 

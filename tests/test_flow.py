@@ -27,6 +27,8 @@ CASES = {
     "untied": replace(SMALL, tied=False, order="authors"),
     "plain": replace(SMALL, net="plain", channels=3, tied=False),
     "places": replace(SMALL, net="plain", places=True, size=(8, 16), tied=False),
+    "odd": replace(SMALL, net="plain", odd=True, tied=False, prior="gaussian"),
+    "odd, spline, places": replace(SMALL, net="plain", odd=True, coupling="spline", places=True, pieces=3),
     "oblong": replace(SMALL, size=(4, 12), net="plain"),
     "shared": replace(SMALL, share_levels=True, net="plain", size=8, block=2),
     "repeated, blocks of 2": replace(SMALL, block=2, repeat=2, prior="gaussian", net="plain"),
@@ -244,6 +246,9 @@ def test_paper_defaults() -> None:
         ({"tied": "no"}, "tied must be True or False, not 'no'"),
         ({"places": True}, 'places must be False with net "residual", and with share_levels'),
         ({"places": True, "net": "plain", "share_levels": True}, "places must be False .* share_levels"),
+        ({"odd": True}, 'odd must be False with net "residual", and with linear maps'),
+        ({"odd": True, "net": "plain", "linear": "whitened"}, "odd must be False .* linear maps"),
+        ({"odd": 1, "net": "plain"}, "odd must be True or False, not 1"),
         ({"share_levels": 1}, "share_levels must be True or False, not 1"),
         ({"nlayers": 0}, "nlayers must be an integer of at least 1, not 0"),
         ({"nlayers": (1, 2, 3)}, r"nlayers must be one number or 2 \(one per level, lowest first\), not \(1, 2, 3\)"),
@@ -293,6 +298,24 @@ def test_the_last_coupling_of_each_block_is_a_spline_and_no_other() -> None:
         for half in step.blocks:
             kinds = [type(layer).__name__ for layer in half.bijector.layers]
             assert kinds == ["AffineCoupling", "AffineCoupling", "SplineCoupling"]
+
+
+@pytest.mark.parametrize("coupling", ["affine", "spline"])
+@pytest.mark.parametrize("prior", PRIORS)
+def test_an_odd_flow_takes_the_opposite_to_the_opposite(double, coupling: str, prior: str) -> None:
+    """And finds both equally likely; one that is not odd does neither. The coarse lattices turn with the field."""
+    config = replace(SMALL, net="plain", coupling=coupling, odd=True, places=True, tied=False, prior=prior)
+    x = torch.randn(3, 1, 8, 8)
+    odd, other = (wake_up(build(replace(config, odd=flag)), std=0.3) for flag in (True, False))
+    (z, ladj), (turned, as_well) = odd.encode(x), odd.encode(-x)
+    assert_close(turned, -z)
+    assert_close(as_well, ladj)
+    assert_close(odd.log_prob(-x), odd.log_prob(x))
+    for here, there in zip(odd.lattices(z), odd.lattices(-z), strict=True):
+        assert_close(there, -here)
+    assert (other.encode(-x)[0] + other.encode(x)[0]).abs().max() > 1e-2
+    assert (other.log_prob(-x) - other.log_prob(x)).abs().max() > 1e-2
+    assert (z - x).abs().max() > 1e-2
 
 
 def test_networks_that_know_places_treat_equal_blocks_differently(double) -> None:
