@@ -80,6 +80,14 @@ def test_both_kinds_train_score_and_keep(kind: str, tmp_path: Path, monkeypatch:
     assert ("standard deviation over probes" in numbers) == (kind == "ode")
 
 
+def test_the_family_is_of_one_size() -> None:
+    counts = {kind: sum(p.numel() for p in build(config).parameters()) for kind, config in ode.MODELS.items()}
+    for kind, count in counts.items():
+        if not isinstance(ode.MODELS[kind], ODEFlowConfig):
+            assert count == pytest.approx(counts["rgflow"], rel=0.11), kind
+        assert ode.MODELS[kind].size in (16, (16, 16))
+
+
 def test_scores_on_the_way_are_off_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = {"train": photographs(40, 16), "test": photographs(20, 16, 1)}
     monkeypatch.setattr(ode, "small", lambda split: sets[split])
