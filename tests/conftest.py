@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,16 @@ def _elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """A run that a test leaves in the folder where it runs would be taken up by the next; so that folder is its own."""
     if hasattr(request.node, "obj"):  # the cells of a notebook run where the notebook is
         monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _same_log() -> Iterator[None]:
+    """A command that a test runs says how much is logged; the next test hears what is logged by default."""
+    logger = logging.getLogger("rgflow")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture
