@@ -9,8 +9,8 @@ Of a model that `rgflow train --energy` wrote (its card says which energy, and w
 - the way there: the free energy at the evaluations of its training, as NAME.csv (from the log beside the model);
 - the chains themselves: Metropolis whose proposals are draws of the flow, HMC in the fields and, unless the flow is a
   neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain;
-- what the flow leaves out: the log-weights of the fields at which HMC ends, and with the exact log Z the divergence
-  KL(p | q), which no draw of the flow can tell.
+- what the flow leaves out: the log-weights of the fields at which HMC ends (its chains start as noise, not as draws of
+  the flow), and with the exact log Z the divergence KL(p | q), which no draw of the flow can tell.
 """
 
 from __future__ import annotations
@@ -149,10 +149,11 @@ def main(options: Options) -> dict[str, float]:
         return -energy(x)
 
     start = model.sample(max(1, options.chains), generator)
+    fields = torch.randn(start.shape, dtype=start.dtype, generator=generator)  # draws would hide what a flow leaves out
     kinds: dict[str, Callable[[], Chains]] = {
         "Metropolis": lambda: metropolis(model, energy, options.steps, options.chains, observe, generator),
         "HMC": lambda: hmc_chains(
-            field_density, start, options.steps, observe, options.burn, step=0.1, generator=generator
+            field_density, fields, options.steps, observe, options.burn, energy.trajectory, 0.1, generator=generator
         ),
     }
     if not isinstance(flow.config, ODEFlowConfig):
@@ -164,14 +165,14 @@ def main(options: Options) -> dict[str, float]:
         before = time.process_time()
         chains = run()
         numbers |= measured(kind, chains, names, before)
-        if kind == "HMC":
+        if kind == "HMC" and f"{kind}: too short" not in numbers:
             numbers |= missed(model, energy, chains.last)
     name = options.name or Path(options.model).parent.name
     options.out.mkdir(parents=True, exist_ok=True)
     if options.keep:
         checkpoints.save(flow, options.out / f"{name}.safetensors", card)
-    copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
     keep(options.out / f"{name}.json", replace(options, name=name), numbers)
+    copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
     print(hardware())
     print(name, *(f"{key:60s} {value:,.6g}" for key, value in numbers.items()), sep="\n  ")
     return numbers
@@ -182,7 +183,7 @@ def copy_curve(log: Path, path: Path) -> None:
     if not log.exists():
         return
     with open(log, newline="", encoding="utf-8") as file:
-        rows = [[row[name] for name in CURVE] for row in csv.DictReader(file) if row["free_energy"]]
+        rows = [[row.get(name, "") for name in CURVE] for row in csv.DictReader(file) if row["free_energy"]]
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([CURVE, *rows])
 
@@ -196,7 +197,7 @@ def missed(model: Symmetrised, energy: Energy, x: Tensor) -> dict[str, float]:
     """What fields x of the energy say of the model: the largest log-weight, and KL(p | q) where log Z is known."""
     weights = -(energy(x) + model.log_prob(x)).double()
     numbers = {"largest log weight of HMC's fields": float(weights.max())}
-    if energy.log_z is None:
+    if energy.log_z is None or len(x) < 2:
         return numbers
     error = float(weights.std()) / math.sqrt(len(x))
     return numbers | put("KL(p | q)", float(weights.mean()) - energy.log_z, error)

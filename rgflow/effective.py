@@ -17,7 +17,7 @@ class Couplings(NamedTuple):
 
     Arguments:
         values: the couplings, of the field divided by its root mean square `scale`.
-        errors: standard errors of the fit, residuals taken as independent.
+        errors: standard errors of the fit, residuals taken as independent and alike, the scale as exact.
         explained: share of the energy's variance that the fit explains.
         constant: nats.
     """
@@ -35,7 +35,7 @@ def operators(x: Tensor) -> Tensor:
     .. math:: \sum_i x_i^2, \quad \sum_i x_i^4, \quad \sum_i x_i (x_{i + \to} + x_{i + \downarrow}), \quad
         \sum_i x_i (x_{i + \searrow} + x_{i + \swarrow}).
 
-    On an edge of two sites both bonds of a pair count, as in `energies`.
+    On an edge of two sites both bonds of a pair count, as in `energies`, and all four of a diagonal pair.
 
     Raises:
         ValueError: other shapes, several channels, or an edge of one site.

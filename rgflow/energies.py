@@ -28,6 +28,7 @@ class Energy(nn.Module):
     """
 
     name: str
+    trajectory = 1.0  # length of an HMC trajectory, in units of the field, that moves the magnetisation
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -89,6 +90,7 @@ class Ising(Energy):
     """
 
     name = "ising"
+    trajectory = 8.0  # fields are of the size of K s, about 3: with 1, chains stay where they began for long
 
     def __init__(self, size: int, temperature: float, offset: float = 0.1) -> None:
         super().__init__(size, 1)

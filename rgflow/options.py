@@ -71,7 +71,7 @@ class EnergyFlags:
             over that group, exactly.
         penalty: above 0: the flow is not averaged, and this times its asymmetry is added to the loss.
         gradient: total; or path, without the part whose mean is 0: less noise where the flow is good, for an encoding
-            more in each step; not for ode.
+            more in each step; not for ode, and with memory store only.
         forward: a share of the loss, at least 0 and below 1, that is the divergence the other way round, on fields of
             HMC chains that go on beside the training: what the flow leaves out of its draws it then learns from there.
         hmc: evaluations also run chains of HMC, in the fields and in the latents.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from rgflow.chains import hmc_chains
 from rgflow.energies import Energy
 
+logger = logging.getLogger(__name__)
 BURN = 200  # proposals that tune the step and let the chains forget where they began
-LENGTH = 1.0  # of a trajectory
 
 
 class PersistentChains:
-    r"""Chains of HMC under :math:`e^{-E}`, a few of which move by one proposal at a time.
+    r"""Chains of HMC under :math:`e^{-E}`, some of which move by one proposal at a time.
 
-    They start as independent normal fields: of a symmetric energy about as many end on either side.
+    They start as independent normal fields: of a symmetric energy about as many end on either side. Trajectories are of
+    the length `Energy.trajectory`.
 
     Arguments:
         energy: E.
@@ -30,13 +33,19 @@ class PersistentChains:
         self.step, self.leaps = 0.0, 0
 
     def begin(self, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> None:
-        """Starts the chains and burns them in, unless they have been loaded."""
+        """Starts the chains, burns them in and says in the log where they are; unless they have been loaded."""
         if self.fields is not None:
             self.fields = self.fields.to(device, dtype)
             return
         x = torch.randn((self.n, *self.energy.shape), dtype=dtype, device=device, generator=generator)
-        found = hmc_chains(self._density, x, 1, lambda y: y[:0], BURN, LENGTH, generator=generator)
+        length = self.energy.trajectory
+        found = hmc_chains(self._density, x, 1, lambda y: y[:0], BURN, length, generator=generator)
         self.fields, self.step, self.leaps = found.last, found.step, found.leaps
+        squared = float(self.energy.squared_magnetisation(found.last).mean())
+        logger.info(
+            "%d chains after %d proposals of %d leaps of %.3f: acceptance %.2f, m^2 %.3f",
+            self.n, BURN, self.leaps, self.step, found.acceptance, squared,
+        )  # fmt: skip
 
     def moved(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some chains, chosen at random, after one proposal each: their numbers (count,) and fields (count, C, L, L).

@@ -117,6 +117,7 @@ class Symmetrised(nn.Module):
             terms = torch.cat([terms, others])
         return self._moved(images, generator), self._mean(terms)
 
+    @torch.no_grad()
     def representative(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         r"""The image of each field x that the flow itself may have drawn: g x, with g from its posterior.
 

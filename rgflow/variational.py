@@ -71,7 +71,8 @@ class EnergyTraining(Descent):
 
     D the numbers in a field, with what bijectors such as neural ODEs add (see `penalties`). Without penalties it is the
     variational free energy per number, at least :math:`-\log Z / D`, and its distance from that KL(q | p) / D. Where
-    the trace of an ODE is estimated it is that in the mean, or more: averaging over a group is convex in log q. The
+    the trace of an ODE is estimated it is that in the mean, or more (its forward part, or less): averaging over a group
+    is convex in log q. The
     draws of step k depend on (seed, k) only.
 
     With `Variation.forward` = a the first part is, of fields y of chains,
@@ -81,7 +82,8 @@ class EnergyTraining(Descent):
     The log has, of each batch: the mean of log q + E and its standard deviation over draws, nats of the whole field,
     and the effective sample size per draw.
 
-    Source: Li & Wang 2018 (arXiv:1802.02840), eq. 3; chains beside it as in Gabrie, Rotskoff & Vanden-Eijnden 2022.
+    Source: Li & Wang 2018 (arXiv:1802.02840), eq. 3; chains beside it after Tieleman 2008 and Gabrie, Rotskoff &
+        Vanden-Eijnden 2022, whose chains also take draws of the flow.
     """
 
     score_type, score_names = EnergyScore, ("free_energy", "free_energy_error", "draws", *EnergyScore._fields[3:])
@@ -96,9 +98,13 @@ class EnergyTraining(Descent):
     ) -> None:
         if variation.gradient == "path" and any(isinstance(module, Penalised) for module in flow.modules()):
             raise ValueError("gradient must be total for neural ODEs")
+        memory = getattr(flow.config, "memory", "store")
+        if variation.gradient == "path" and memory != "store":
+            raise ValueError(f"gradient must be total with memory {memory}, which evaluates the networks again")
         super().__init__(flow, recipe, record, EPOCH)
         self.energy, self.variation = energy, variation
         self.fields = PersistentChains(energy, CHAINS_PER_DRAW * recipe.batch_size) if variation.forward else None
+        self.moved: tuple[Tensor, Tensor] | None = None  # chains of the last loss, and where a step takes them
 
     @property
     def model(self) -> Symmetrised:
@@ -127,6 +133,7 @@ class EnergyTraining(Descent):
         return loss
 
     def again(self, step: int) -> Tensor:
+        # With `forward` a past step meets the chains where they are now, not where they were.
         with self.trainer.precision_plugin.train_step_context():
             return self._loss(step, now=True)[0]
 
@@ -161,6 +168,16 @@ class EnergyTraining(Descent):
             squared.append(float(self.energy.squared_magnetisation(fields(chains.last)).mean()))
         return (*acceptance, *squared)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.fields:
+            checkpoint["rgflow"]["fields"] = self.fields.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.fields:
+            self.fields.load_state_dict(checkpoint["rgflow"]["fields"])
+
     def _draws(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Fields of a step and their log density, with the gradients that are asked for."""
         if self.variation.gradient == "total":
@@ -184,28 +201,17 @@ class EnergyTraining(Descent):
         with penalised(self.flow, keyed(self.recipe.seed, PROBES, step)) as penalties:
             x, log_q = self._draws(self.generator(STEP, step))
             skew = asymmetry(self.flow, x, log_q, how.symmetry).mean() if how.penalty else 0.0
-            missed = -self.model.log_prob(self._fields(step)).mean() if how.forward else 0.0
+            missed = -self.model.log_prob(self._fields(step)).mean() if how.forward else log_q.new_zeros(())
         e = self.energy(x)
         free = log_q + e
         loss = (1 - how.forward) * free.mean() + how.forward * missed + how.penalty * skew + penalties.mean()
         if now and not bool(loss.isfinite()):
-            parts = {"the draws": x, "their density": log_q, "their energy": e}
+            parts = {"the draws": x, "their density": log_q, "their energy": e, "the density of the chains": missed}
             where = next((name for name, part in parts.items() if not bool(part.isfinite().all())), "the penalty")
             raise FloatingPointError(f"the loss is not finite at step {step}: first in {where}")
         free = free.detach()
         logged = torch.stack([free.mean(), free.std(), effective_share(-free)])
         return loss / math.prod(self.flow.shape), logged
-
-
-    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.fields:
-            checkpoint["rgflow"]["fields"] = self.fields.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.fields:
-            self.fields.load_state_dict(checkpoint["rgflow"]["fields"])
 
 
 class EnergyEvaluation(Evaluation):

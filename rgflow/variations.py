@@ -19,7 +19,8 @@ class Variation:
         penalty: 0: the density is averaged over the group, exactly; above 0: the flow stays as it is, and this times
             `symmetry.asymmetry` is added to the loss.
         gradient: "total", or "path": without the gradient of log q at fixed x, whose mean is 0 and which alone makes
-            the gradient noisy where q is p (Roeder et al. 2017, arXiv:1703.09194). Not for neural ODEs.
+            the gradient noisy where q is p (Roeder et al. 2017, arXiv:1703.09194). Not for neural ODEs, nor with
+            memory other than "store".
         forward: a in [0, 1): this share of the loss is the other divergence, KL(p | q), on fields of persistent chains
             of HMC. The reverse one lets a flow leave out what it does not draw; this one does not.
         hmc: whether evaluations also run chains of HMC, in the fields and in the latents, as the original program does.
