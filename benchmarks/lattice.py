@@ -145,10 +145,27 @@ def main(options: Options) -> dict[str, float]:
     if isinstance(energy, Ising):
         numbers["energy per site, exact"] = ising_energy(energy.size, energy.temperature) / sites
 
+    if options.chains:
+        numbers |= of_chains(model, energy, options, generator)
+    name = options.name or Path(options.model).parent.name
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.keep:
+        checkpoints.save(flow, options.out / f"{name}.safetensors", card)
+    keep(options.out / f"{name}.json", replace(options, name=name), numbers)
+    copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
+    print(hardware())
+    print(name, *(f"{key:60s} {value:,.6g}" for key, value in numbers.items()), sep="\n  ")
+    return numbers
+
+
+def of_chains(model: Symmetrised, energy: Energy, options: Options, generator: torch.Generator) -> dict[str, float]:
+    """What `measured` says of chains of each kind, and what those of HMC in the fields say of the model."""
+    flow, observe, names = model.flow, observed(energy), names_of(energy)
+
     def field_density(x: Tensor) -> Tensor:
         return -energy(x)
 
-    start = model.sample(max(1, options.chains), generator)
+    start = model.sample(options.chains, generator)
     fields = torch.randn(start.shape, dtype=start.dtype, generator=generator)  # draws would hide what a flow leaves out
     kinds: dict[str, Callable[[], Chains]] = {
         "Metropolis": lambda: metropolis(model, energy, options.steps, options.chains, observe, generator),
@@ -161,20 +178,13 @@ def main(options: Options) -> dict[str, float]:
             latent_density(flow, energy), flow.encode(start)[0], max(10, options.steps // 4),
             lambda z: observe(flow.decode(z)[0]), options.burn // 3, step=0.2, generator=generator,
         )  # fmt: skip
-    for kind, run in kinds.items() if options.chains else ():
+    numbers = {}
+    for kind, run in kinds.items():
         before = time.process_time()
         chains = run()
         numbers |= measured(kind, chains, names, before)
         if kind == "HMC" and f"{kind}: too short" not in numbers:
             numbers |= missed(model, energy, chains.last)
-    name = options.name or Path(options.model).parent.name
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.keep:
-        checkpoints.save(flow, options.out / f"{name}.safetensors", card)
-    keep(options.out / f"{name}.json", replace(options, name=name), numbers)
-    copy_curve(options.model.with_name("metrics.csv"), options.out / f"{name}.csv")
-    print(hardware())
-    print(name, *(f"{key:60s} {value:,.6g}" for key, value in numbers.items()), sep="\n  ")
     return numbers
 
 

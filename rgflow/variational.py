@@ -72,8 +72,7 @@ class EnergyTraining(Descent):
     D the numbers in a field, with what bijectors such as neural ODEs add (see `penalties`). Without penalties it is the
     variational free energy per number, at least :math:`-\log Z / D`, and its distance from that KL(q | p) / D. Where
     the trace of an ODE is estimated it is that in the mean, or more (its forward part, or less): averaging over a group
-    is convex in log q. The
-    draws of step k depend on (seed, k) only.
+    is convex in log q. The draws of step k depend on (seed, k) only.
 
     With `Variation.forward` = a the first part is, of fields y of chains,
 
@@ -239,7 +238,7 @@ class EnergyJournal(Journal):
     def measured(self, mean: Tensor, module: EnergyTraining) -> list[float | str]:
         found, batch = module.score, mean.tolist()
         if found is None:
-            return [*batch, *[""] * 11]
+            return [*batch, *[""] * (len(COLUMNS) - COLUMNS.index("free_energy"))]
         numbers = (found.mean, found.standard_error, *found[3:])
         return [*batch, *("" if math.isnan(number) else number for number in numbers)]
 
