@@ -26,7 +26,7 @@ def trained(folder: Path, energy: Ising | Phi4, steps: int) -> Path:
         channels=1, size=energy.size, block=2, nlayers=2, net="plain", nhidden=16, tied=False, prior="gaussian"
     )
     recipe = TrainConfig(
-        steps=steps, batch_size=64, lr=1e-2, dtype="float64", quiet=True, print_step=0, plot_epoch=0, eval_epoch=0,
+        steps=steps, batch_size=64, lr=1e-2, dtype="float64", quiet=True, print_step=20, plot_epoch=0, eval_epoch=0,
         save_epoch=0, eval_images=200, out_dir=str(folder / "tiny"),
     )  # fmt: skip
     fit_energy(build(config, torch.Generator().manual_seed(0)), energy, recipe, Variation("flip"))
