@@ -10,7 +10,9 @@ Of a model that `rgflow train --energy` wrote (its card says which energy, and w
 - the chains themselves: Metropolis whose proposals are draws of the flow, HMC in the fields and, unless the flow is a
   neural ODE, in its latents: acceptance, and how long m^2 is remembered, in steps and in seconds of one chain;
 - what the flow leaves out: the log-weights of the fields at which HMC ends (its chains start as noise, not as draws of
-  the flow), and with the exact log Z the divergence KL(p | q), which no draw of the flow can tell.
+  the flow), and with the exact log Z the divergence KL(p | q), which no draw of the flow can tell;
+- with `--average GROUP` the same numbers of the flow averaged over a larger group than it was trained with, from the
+  same draws (their names begin with "averaged: "; the chains' proposals are still those of the flow).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from rgflow.energies import Energy, Ising, ising_energy
 from rgflow.energy_runs import chosen
 from rgflow.files import replacing
 from rgflow.importance import (
+    Draws,
     effective_share,
     free_energy,
     log_z,
@@ -42,7 +45,7 @@ from rgflow.importance import (
 )
 from rgflow.observables import spin_two_point, structure_factor, two_point
 from rgflow.results import hardware, keep
-from rgflow.symmetry import Symmetrised
+from rgflow.symmetry import Symmetrised, parts
 
 CURVE = ("step", "seconds", "free_energy", "free_energy_error", "test_ess", "variance", "acceptance", "log_z")
 
@@ -57,6 +60,8 @@ class Options:
     """Of the result; empty: the model's."""
     draws: int = 20000
     """Of the flow, for weights and observables."""
+    average: str = ""
+    """Group over which the flow is averaged besides, such as flip+translations; it must have that of the card."""
     chains: int = 64
     """Side by side; 0: no chains at all."""
     steps: int = 2000
@@ -117,36 +122,24 @@ def main(options: Options) -> dict[str, float]:
     flow = flow.eval().requires_grad_(False)
     energy = energy_of(card).to(flow.dtype)
     model = Symmetrised(flow, "none" if card.get("penalty") else card["symmetry"])
-    observe, names, sites = observed(energy), names_of(energy), energy.size**2
     generator = torch.Generator().manual_seed(options.seed)
 
     draws = weighted_draws(model, energy, options.draws, generator)
-    free, found = free_energy(draws.log_weights), log_z(draws.log_weights)
     numbers: dict[str, float] = {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "training steps": card["steps"], "training seconds": card["seconds"],
-        "free energy": free.value, "free energy: standard error": free.standard_error,
-        "log Z": found.value, "log Z: standard error": found.standard_error,
-        "ESS per draw": float(effective_share(draws.log_weights)),
-        "variance of log weights": float(draws.log_weights.var()),
-        "acceptance of Metropolis, from weights": metropolis_acceptance(draws.log_weights),
     }  # fmt: skip
     if energy.log_z is not None:
-        numbers |= {
-            "log Z, exact": energy.log_z,
-            "gap per site": (free.value + energy.log_z) / sites,
-            "gap per site: standard error": free.standard_error / sites,
-            "log Z less exact": found.value - energy.log_z,
-        }
-    values = torch.cat([observe(part) for part in draws.x.split(1000)])
-    for name, column in zip(names, values.T, strict=True):
-        numbers |= put(f"{name}, weighted draws", *weighted_mean(column, draws.log_weights))
-        numbers[f"{name}, draws as they are"] = float(column.mean())
+        numbers["log Z, exact"] = energy.log_z
     if isinstance(energy, Ising):
-        numbers["energy per site, exact"] = ising_energy(energy.size, energy.temperature) / sites
+        numbers["energy per site, exact"] = ising_energy(energy.size, energy.temperature) / energy.size**2
+    numbers |= of_draws(draws, energy)
+    averaged = larger(model, options.average) if options.average else None
+    if averaged:
+        numbers |= prefixed("averaged: ", of_draws(again(draws, averaged, energy), energy))
 
     if options.chains:
-        numbers |= of_chains(model, energy, options, generator)
+        numbers |= of_chains(model, averaged, energy, options, generator)
     name = options.name or Path(options.model).parent.name
     options.out.mkdir(parents=True, exist_ok=True)
     if options.keep:
@@ -158,7 +151,53 @@ def main(options: Options) -> dict[str, float]:
     return numbers
 
 
-def of_chains(model: Symmetrised, energy: Energy, options: Options, generator: torch.Generator) -> dict[str, float]:
+def of_draws(draws: Draws, energy: Energy) -> dict[str, float]:
+    """What draws with their weights say: the free energy, log Z, how good the weights are, observables."""
+    weights, sites = draws.log_weights, energy.size**2
+    free, found = free_energy(weights), log_z(weights)
+    numbers = {
+        **put("free energy", free.value, free.standard_error), **put("log Z", found.value, found.standard_error),
+        "ESS per draw": float(effective_share(weights)), "variance of log weights": float(weights.var()),
+        "acceptance of Metropolis, from weights": metropolis_acceptance(weights),
+    }  # fmt: skip
+    if energy.log_z is not None:
+        numbers |= put("gap per site", (free.value + energy.log_z) / sites, free.standard_error / sites)
+        numbers["log Z less exact"] = found.value - energy.log_z
+    values = torch.cat([observed(energy)(part) for part in draws.x.split(1000)])
+    for name, column in zip(names_of(energy), values.T, strict=True):
+        numbers |= put(f"{name}, weighted draws", *weighted_mean(column, weights))
+        numbers[f"{name}, draws as they are"] = float(column.mean())
+    return numbers
+
+
+def larger(model: Symmetrised, symmetry: str) -> Symmetrised:
+    """The flow of a model averaged over a larger group.
+
+    ValueError: the group does not have that of the model, so that draws of the one are not draws of the other.
+    """
+    missing = set(parts(model.symmetry)) - set(parts(symmetry))
+    if missing:
+        raise ValueError(f"average must have {', '.join(sorted(missing))}, as the model has, not {symmetry}")
+    return Symmetrised(model.flow, symmetry)
+
+
+def prefixed(words: str, numbers: dict[str, float]) -> dict[str, float]:
+    """Numbers by longer names."""
+    return {f"{words}{name}": number for name, number in numbers.items()}
+
+
+def again(draws: Draws, averaged: Symmetrised, energy: Energy) -> Draws:
+    """Draws of a flow as draws of its average: a random image of each would be one, and all have the same weight.
+
+    What is observed is the same of all images too.
+    """
+    log_q = torch.cat([averaged.log_prob(part) for part in draws.x.split(64)])
+    return draws._replace(log_weights=-energy(draws.x).double() - log_q.double())
+
+
+def of_chains(
+    model: Symmetrised, averaged: Symmetrised | None, energy: Energy, options: Options, generator: torch.Generator
+) -> dict[str, float]:
     """What `measured` says of chains of each kind, and what those of HMC in the fields say of the model."""
     flow, observe, names = model.flow, observed(energy), names_of(energy)
 
@@ -185,6 +224,8 @@ def of_chains(model: Symmetrised, energy: Energy, options: Options, generator: t
         numbers |= measured(kind, chains, names, before)
         if kind == "HMC" and f"{kind}: too short" not in numbers:
             numbers |= missed(model, energy, chains.last)
+            if averaged:
+                numbers |= prefixed("averaged: ", missed(averaged, energy, chains.last))
     return numbers
 
 

@@ -67,8 +67,8 @@ class EnergyFlags:
         kappa: of phi4: hopping parameter.
         lam: of phi4: the coupling lambda.
         channels: of phi4: 1 real, 2 complex.
-        symmetry: none; or flip (x to -x), reflections, square, or several such as flip+square: the density is averaged
-            over that group, exactly.
+        symmetry: none; or flip (x to -x), reflections, square, translations, or several such as flip+square: the
+            density is averaged over that group, exactly.
         penalty: above 0: the flow is not averaged, and this times its asymmetry is added to the loss.
         gradient: total; or path, without the part whose mean is 0: less noise where the flow is good, for an encoding
             more in each step; not for ode, and with memory store only.

@@ -35,28 +35,49 @@ GENERATORS: dict[str, tuple[Element, ...]] = {
     "reflections": (_rows, _columns),
     "square": (_rows, _columns, _diagonal),
 }  # each with the identity; a group is made of all products, one from each
+TRANSLATIONS = "translations"
+FIELDS = 4096  # of one pass through the flow, when an average needs many
 
 
-def group(name: str) -> list[Element]:
-    r"""The elements of a finite group of fields (B, C, H, W), the identity first; none changes volumes.
-
-    Arguments:
-        name: "none" (1 element); "flip", :math:`x \to -x` (2); "reflections" of the lattice in rows and columns (4);
-            "square", these and the quarter turns (8, for H = W); or several with + between them, such as
-            "flip+square" (16), for all products.
+def parts(name: str) -> list[str]:
+    """The names that a group's name is made of.
 
     Raises:
         ValueError: an unknown or repeated name.
     """
-    parts = [] if name == "none" else name.split("+")
-    known = ", ".join(GENERATORS)
-    if len(set(parts)) < len(parts) or not set(parts) <= GENERATORS.keys() or {"reflections", "square"} <= set(parts):
+    found = [] if name == "none" else name.split("+")
+    known = [*GENERATORS, TRANSLATIONS]
+    if len(set(found)) < len(found) or not set(found) <= set(known) or {"reflections", "square"} <= set(found):
         raise ValueError(
-            f"symmetry must be none, or some of {known} with + between them (reflections are part of square), "
-            f"not {name!r}"
+            f"symmetry must be none, or some of {', '.join(known)} with + between them (reflections are part of "
+            f"square), not {name!r}"
         )
-    factors = [(_identity, element) for part in parts for element in GENERATORS[part]]
+    return found
+
+
+def group(name: str, lattice: tuple[int, int]) -> list[Element]:
+    r"""The elements of a finite group of fields (B, C, H, W), the identity first; none changes volumes.
+
+    Arguments:
+        name: "none" (1 element); "flip", :math:`x \to -x` (2); "reflections" of the lattice in rows and columns (4);
+            "square", these and the quarter turns (8, for H = W); "translations" of the torus (H W); or several with +
+            between them, such as "flip+square" (16), for all products.
+        lattice: (H, W).
+
+    Raises:
+        ValueError: an unknown or repeated name, or quarter turns of a lattice that is not square.
+    """
+    names = parts(name)
+    if "square" in names and lattice[0] != lattice[1]:
+        raise ValueError(f"symmetry square needs a lattice as high as wide, not {tuple(lattice)}")
+    factors = [(_identity, element) for part in names if part in GENERATORS for element in GENERATORS[part]]
+    if TRANSLATIONS in names:
+        factors.append([_translation(rows, columns) for rows in range(lattice[0]) for columns in range(lattice[1])])
     return [_product(chosen) for chosen in itertools.product(*factors)]
+
+
+def _translation(rows: int, columns: int) -> Element:
+    return lambda x: x.roll((rows, columns), (-2, -1))
 
 
 def _product(elements: tuple[Element, ...]) -> Element:
@@ -68,13 +89,20 @@ def _product(elements: tuple[Element, ...]) -> Element:
     return apply
 
 
+def _densities(flow: Flow, images: list[Tensor]) -> Tensor:
+    """Log density of each image (B, C, H, W) of a batch; (len(images), B)."""
+    stacked = torch.cat(images)
+    return torch.cat([flow.log_prob(part) for part in stacked.split(FIELDS)]).view(len(images), -1)
+
+
 class Symmetrised(nn.Module):
     r"""A flow averaged over a finite group of volume-preserving maps: a density with that very symmetry.
 
     .. math:: q_G(x) = \frac{1}{|G|} \sum_{g \in G} q(g x)
 
     A draw is one of q, moved by an element drawn at random. The density costs as many passes as G has elements (one
-    less for a draw). It is a mixture, not a flow: it has no encoder.
+    less for a draw). It is a mixture, not a flow: it has no encoder. Where p has the symmetry, KL(q_G | p) is at most
+    KL(q | p), by the convexity of x log x: a trained flow may be averaged over more than it was trained with.
 
     Arguments:
         flow: q; its parameters are the only ones.
@@ -88,9 +116,7 @@ class Symmetrised(nn.Module):
 
     def __init__(self, flow: Flow, symmetry: str = "flip") -> None:
         super().__init__()
-        self.flow, self.symmetry, self.group = flow, symmetry, group(symmetry)
-        if "square" in symmetry and flow.shape[-1] != flow.shape[-2]:
-            raise ValueError(f"symmetry square needs a lattice as high as wide, not {tuple(flow.shape[-2:])}")
+        self.flow, self.symmetry, self.group = flow, symmetry, group(symmetry, flow.shape[-2:])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,8 +125,7 @@ class Symmetrised(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density of fields (B, C, H, W); (B,), nats."""
-        images = torch.cat([element(x) for element in self.group])
-        return self._mean(self.flow.log_prob(images).view(len(self.group), len(x)))
+        return self._mean(_densities(self.flow, [element(x) for element in self.group]))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws n fields (n, C, H, W)."""
@@ -113,8 +138,7 @@ class Symmetrised(nn.Module):
         images = [element(x) for element in self.group]
         terms = log_q[None]
         if len(images) > 1:
-            others = self.flow.log_prob(torch.cat(images[1:])).view(-1, n)
-            terms = torch.cat([terms, others])
+            terms = torch.cat([terms, _densities(self.flow, images[1:])])
         return self._moved(images, generator), self._mean(terms)
 
     @torch.no_grad()
@@ -127,10 +151,10 @@ class Symmetrised(nn.Module):
 
         Shapes: x and the images (B, C, H, W).
         """
-        images = torch.stack([element(x) for element in self.group])
-        log_q = self.flow.log_prob(images.flatten(0, 1)).view(len(images), len(x))
+        images = [element(x) for element in self.group]
+        log_q = _densities(self.flow, images)
         chosen = torch.multinomial(log_q.softmax(0).T, 1, generator=generator)[:, 0]
-        return images[chosen, torch.arange(len(x), device=x.device)]
+        return torch.stack(images)[chosen, torch.arange(len(x), device=x.device)]
 
     def _mean(self, terms: Tensor) -> Tensor:
         return terms.logsumexp(0) - math.log(len(self.group))
@@ -158,8 +182,7 @@ def asymmetry(flow: Flow, x: Tensor, log_q: Tensor, symmetry: str = "flip") -> T
 
     Source: the original NeuralRG program, `alpha` of its training.
     """
-    others = group(symmetry)[1:]
+    others = group(symmetry, flow.shape[-2:])[1:]
     if not others:
         raise ValueError("a penalty needs a symmetry that is not none")
-    images = torch.cat([element(x) for element in others])
-    return log_q - flow.log_prob(images).view(len(others), len(x)).mean(0)
+    return log_q - _densities(flow, [element(x) for element in others]).mean(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rgflow.flow import Flow
-from rgflow.symmetry import Symmetrised, group
+from rgflow.symmetry import Symmetrised, parts
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Variation:
     hmc_step: float = 0.2
 
     def __post_init__(self) -> None:
-        elements = group(self.symmetry)
+        names = parts(self.symmetry)
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty must be at least 0, not {self.penalty}")
-        if self.penalty and len(elements) == 1:
+        if self.penalty and not names:
             raise ValueError("a penalty needs a symmetry that is not none")
         if self.gradient not in ("total", "path"):
             raise ValueError(f"gradient must be total or path, not {self.gradient!r}")

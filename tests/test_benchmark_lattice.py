@@ -97,6 +97,23 @@ def test_what_a_model_leaves_out_is_seen_by_fields_of_the_energy() -> None:
     near(lattice.missed(Wide(), energy, x), "KL(p | q)", 16 * 0.5 * (0.5 - 1 + math.log(2)))
 
 
+def test_averages_over_more_than_was_trained(tmp_path: Path) -> None:
+    """The gap falls, by at most log of the ratio of the orders; log Z stays; the group must have the trained one."""
+    energy = Ising(4, 3.0)
+    path = trained(tmp_path, energy, 60)
+    options = lattice.Options(path, out=tmp_path / "out", average="flip+translations", **SHORT)
+    numbers = lattice.main(options)
+    near(numbers, "log Z", energy.log_z)
+    near(numbers, "averaged: log Z", energy.log_z)
+    gain = 16 * (numbers["gap per site"] - numbers["averaged: gap per site"])
+    assert 0.05 < gain < math.log(16) and numbers["averaged: gap per site"] > 0
+    assert numbers["averaged: ESS per draw"] > numbers["ESS per draw"]
+    assert 0 < numbers["averaged: KL(p | q)"] < numbers["KL(p | q)"]
+    near(numbers, "averaged: energy per site, weighted draws", numbers["energy per site, exact"])
+    with pytest.raises(ValueError, match="average must have flip, as the model has, not translations"):
+        lattice.main(lattice.Options(path, out=tmp_path / "out", average="translations", **SHORT))
+
+
 def test_models_of_images_are_refused() -> None:
     with pytest.raises(ValueError, match="names no energy"):
         lattice.energy_of({"data": "msds1"})
