@@ -40,6 +40,8 @@ class Claim:
     """How many images, latents or seeds each number with an interval must rest on."""
     theorem: bool = False
     """Holds by construction: its numbers are exact and need no interval."""
+    note: str = ""
+    """What a reader should know beside the verdict, and no interval holds."""
     undecidable: str = ""
     """Why it cannot be decided here; then it has no numbers and no rule as code."""
 
@@ -70,7 +72,8 @@ def load(path: Path = FILE) -> tuple[dict[str, Claim], bool]:
         missing = {"claim", "source", "rule", "chapter"} - set(table)
         if missing:
             raise ValueError(f"{name} in {path.name} has no {', '.join(sorted(missing))}")
-        claims[name] = Claim(name, **{**table, "numbers": tuple(table.get("numbers", ()))})
+        note = " ".join(table.get("note", "").split())
+        claims[name] = Claim(name, **{**table, "numbers": tuple(table.get("numbers", ())), "note": note})
         if bool(claims[name].numbers) == bool(claims[name].undecidable):
             raise ValueError(f"{name} in {path.name} needs either numbers or a reason why it is undecidable")
     return dict(sorted(claims.items(), key=lambda item: int(item[0][1:]))), complete
@@ -158,6 +161,7 @@ def table(decided: Iterable[Line]) -> str:
         claim, shown = line.claim, [(name, line.read[name]) for name in line.claim.numbers if name in line.read]
         measured = [f"· {_plain(name)}: **{number(entry)}**, {_size(entry)}" for name, entry in shown]
         why = [f"*{line.verdict.why[:1].upper()}{line.verdict.why[1:]}.*"] if line.verdict.why and measured else []
+        why += [f"*{claim.note}*"] if claim.note and measured else []
         cells = (f"[{claim.id}](#{claim.id.lower()}) **{line.verdict.word}**", f"{claim.claim} ({_link(line)})",
                  "<br>".join(measured + why) or line.verdict.why)  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
@@ -165,17 +169,18 @@ def table(decided: Iterable[Line]) -> str:
 
 
 def said(name: str, where: Path | None = None) -> str:
-    """The verdict of one claim as its chapter prints it, in Markdown, with the parts of the rule.
+    """The verdict of one claim as its chapter prints it, in Markdown, with the parts of the rule and its note.
 
     ValueError: no such claim; else as in `decide`.
     """
     claims, _ = load()
     if name not in claims:
         raise ValueError(f"{name} is not in the ledger; there are {', '.join(claims)}")
-    verdict = decide(claims[name], where).verdict
+    verdict, note = decide(claims[name], where).verdict, claims[name].note
     parts = "; ".join(f"{part}: {'holds' if holds else 'does not hold'}" for part, holds in verdict.parts.items())
     why = f", for {verdict.why}" if verdict.why else ""
-    return f"**{name}: {verdict.word}**{why}" + (f" ({parts})." if parts else ".")
+    after = f" {note}" if note and verdict.parts else ""
+    return f"**{name}: {verdict.word}**{why}" + (f" ({parts})." if parts else ".") + after
 
 
 def details(line: Line) -> str:
@@ -185,6 +190,7 @@ def details(line: Line) -> str:
     text += [f"**Rule.** {' '.join(claim.rule.split())}", ""]
     text += [f"* {part}: {'holds' if holds else 'does not hold'}" for part, holds in verdict.parts.items()]
     text += ["", f"{verdict.word.capitalize()}: {verdict.why}.", ""] if verdict.why else [""]
+    text += [f"**Beside it.** {claim.note}", ""] if claim.note and line.read else []
     if line.read:
         text += ["| number | value, 95 % | sample | profile | commit |", "| --- " * 5 + "|"]
         for name, entry in line.read.items():

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -401,3 +402,15 @@ def test_rules_in_words_and_code_name_the_same_bounds() -> None:
         for bound in re.findall(r"(?:<=?|>=?|==) (-?\d[\d.e-]*)(?=[\s),:])", inspect.getsource(rule)):
             words = spelt.get(bound, re.escape(bound))
             assert re.search(words, text[name]["rule"]) or bound in ("0", "1"), f"{name}: {bound} is not in its rule"
+
+
+def test_a_note_stands_beside_its_verdict() -> None:
+    """In the row, behind it, and in the chapter; nowhere while the claim is not measured."""
+    found = {line.claim.id: line for line in ledger.lines()}
+    line = found["C4"]
+    assert line.claim.note.startswith("Intervals are over latents") and "\n" not in line.claim.note
+    assert f"*{line.claim.note}*" in ledger.table([line])
+    assert f"**Beside it.** {line.claim.note}" in ledger.details(line)
+    assert ledger.said("C4").endswith(f"). {line.claim.note}")
+    waiting = replace(line, verdict=Verdict(UNMEASURED, why="nothing yet"), read={})
+    assert line.claim.note not in ledger.table([waiting]) + ledger.details(waiting)
