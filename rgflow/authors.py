@@ -93,7 +93,9 @@ def load_state(path: str | Path, config: RGFlowConfig | dict | str | Path) -> Fl
         share_levels=False,
     )
     state = _read(path)
-    flow = build(config).to(next(v.dtype for k, v in state.items() if k.endswith("weight_v")))
+    flow = build(config, torch.Generator().manual_seed(0)).to(
+        next(v.dtype for k, v in state.items() if k.endswith("weight_v"))
+    )
     ours = {k: torch.full_like(v, torch.nan) for k, v in flow.state_dict().items()}
     orders = [half.order for level in range(flow.bijector.depth + 1) for half in flow.bijector.step(level).blocks]
     _check_constants(path, state, config)

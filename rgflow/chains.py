@@ -142,7 +142,7 @@ def metropolis(
         new, proposed = proposal()
         chance = (proposed - weight).clamp_max(0).exp().nan_to_num(0)
         taken = torch.rand(chains, dtype=x.dtype, device=x.device, generator=generator) < chance
-        x = torch.where(taken.view(-1, 1, 1, 1), new, x)
+        x = torch.where(taken.view(-1, *[1] * (x.ndim - 1)), new, x)
         weight = torch.where(taken, proposed, weight)
         rates.append(float(chance.mean()))
         values.append(observe(x))

@@ -30,6 +30,15 @@ class CheckpointError(ValueError):
     """A model file that cannot be used; the message is one line."""
 
 
+def check(flow: Flow, card: Card) -> None:
+    """Raises what `save` would: TypeError for a card entry, ValueError for a flow without configuration."""
+    if flow.config is None:
+        raise ValueError("only a flow made by rgflow.build can be saved: this one has no configuration")
+    for key, value in card.items():
+        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+            raise TypeError(f"a card holds text and numbers, not {key!r}: {type(value).__name__}")
+
+
 def save(flow: Flow, path: str | os.PathLike[str], card: Card | None = None) -> None:
     """Writes the flow's weights, configuration and card to one safetensors file, atomically.
 
@@ -42,11 +51,7 @@ def save(flow: Flow, path: str | os.PathLike[str], card: Card | None = None) -> 
         ValueError: the flow was put together by hand and has no configuration.
         OSError: the file cannot be written.
     """
-    if flow.config is None:
-        raise ValueError("only a flow made by rgflow.build can be saved: this one has no configuration")
-    for key, value in (card or {}).items():
-        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
-            raise TypeError(f"a card holds text and numbers, not {key!r}: {type(value).__name__}")
+    check(flow, card or {})
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in flow.state_dict().items()}
     header = {
         "format_version": VERSION,

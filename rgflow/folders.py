@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from rgflow.pictures import Pictures, Preparation, held_out, remaining, square, to_channels
@@ -110,7 +110,7 @@ def _from_folder(
     def read(file: Path) -> Tensor | str:
         try:
             with Image.open(file) as picture:
-                return prepare(_opaque(picture))
+                return prepare(picture)
         except _UNREADABLE as error:
             return f"{file.relative_to(path)} ({type(error).__name__})"
 
@@ -127,14 +127,6 @@ def _from_folder(
     if not good:
         raise ValueError(f"images: none of the {len(found)} pictures of the {split} set under {path} can be read")
     return Pictures(torch.stack(good))
-
-
-def _opaque(picture: Image.Image) -> Image.Image:
-    """Lays a picture with transparent pixels on white; without that their hidden colours would show."""
-    if not picture.has_transparency_data:
-        return picture
-    picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:

@@ -100,13 +100,20 @@ def predict(config: RGFlowConfig, batch: int) -> dict[str, int]:
     The formula is that of this module. It covers couplings between halves (of splines what is kept, but not what their
     backward pass holds for a moment); not linear maps, not autocast, not the optimizer's own scratch memory, not what
     an allocator wastes, not the libraries' workspaces.
+
+    Raises:
+        ValueError: another flow, or another coupling.
     """
+    if getattr(config, "coupling", None) not in ("affine", "spline"):
+        given = getattr(config, "coupling", type(config).__name__)
+        raise ValueError(f"only RG-Flows with affine or spline couplings are predicted, not {given}")
     stacks, weights, kept, peaks = 2 * config.repeat, 0, dict.fromkeys(MEMORY, 0), dict.fromkeys(MEMORY, 0)
     half = config.channels * config.block**2 // 2
     for level, layers in enumerate(config.per_level("nlayers")):
         patches = batch * math.prod(config.size) // (4**level * config.block**2)
         sizes = {name: config.per_level(name)[level] for name in ("nres", "nmlp", "nhidden")}
-        few = build(replace(config, size=config.block, nlayers=min(layers, 2), repeat=1, linear=None, **sizes))
+        one = replace(config, size=config.block, nlayers=min(layers, 2), repeat=1, linear=None, **sizes)
+        few = build(one, torch.Generator().manual_seed(0))
         *first, last = few.bijector.steps[0].decimators[0].bijector.layers  # the last may be of another kind
         kinds = [(last, 1), *((layer, layers - 1) for layer in first)]
         if level == 0 or not config.share_levels:

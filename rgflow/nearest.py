@@ -40,8 +40,8 @@ def nearest(images: Tensor, among: Tensor, mirrored: bool = False, batch_size: i
     # Squares of differences of whole numbers: in float64 all sums are exact, in float32 they would not be.
     wanted = images.flatten(1).double()
     views = [wanted, images.flip(3).flatten(1).double()] if mirrored else [wanted]
-    best = torch.full((len(images),), torch.inf, dtype=torch.float64)
-    index = torch.zeros(len(images), dtype=torch.int64)
+    best = wanted.new_full((len(images),), torch.inf)
+    index = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     for first in range(0, len(among), batch_size):
         part = among[first : first + batch_size].flatten(1).double()
         own = part.square().sum(1)

@@ -234,7 +234,11 @@ class NeuralODE(Penalised):
         try:
             if config.adjoint:
                 weights = tuple(self.velocity.parameters())
-                after = torchdiffeq.odeint_adjoint(change, before, times, adjoint_params=weights, **settings)[-1]
+                back = options and {**options, "step_t": torch.tensor([start], dtype=torch.float64)}
+                if back:
+                    del back["norm"]  # it knows the state of the way there only; torchdiffeq has one for the way back
+                settings |= {"adjoint_params": weights, "adjoint_options": back}
+                after = torchdiffeq.odeint_adjoint(change, before, times, **settings)[-1]
             else:
                 after = torchdiffeq.odeint(change, before, times, **settings)[-1]
         except AssertionError as error:  # torchdiffeq's word for steps that get too short, too many, or not finite

@@ -72,6 +72,22 @@ class LazyPictures(Dataset[tuple[Tensor, int]]):
         return self.prepare(picture), int(label)
 
 
+def plain(picture: Image.Image, channels: int) -> Image.Image:
+    """A picture upright, opaque (on white) and of 8 bits, in colour (3 channels) or grey (1).
+
+    ValueError: another number of channels.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, got {channels}")
+    if picture.mode.startswith("I;16"):  # Pillow would clip the upper byte instead of keeping it
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    picture = ImageOps.exif_transpose(picture)
+    if picture.has_transparency_data:  # without a ground their hidden colours would show
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB" if channels == 3 else "L")
+
+
 class Preparation:
     """Picture -> uint8 (channels, size, size): centre crop to a square, then bicubic antialiased resizing.
 
@@ -84,10 +100,7 @@ class Preparation:
         self.size, self.channels, self.crop = size, channels, crop
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        if picture.mode.startswith("I;16"):  # Pillow would clip the upper byte instead of keeping it
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        picture = ImageOps.exif_transpose(picture).convert("RGB" if self.channels == 3 else "L")
-        array = np.asarray(square(picture, self.size, self.crop))
+        array = np.asarray(square(plain(picture, self.channels), self.size, self.crop))
         return torch.from_numpy(array.reshape(self.size, self.size, self.channels).transpose(2, 0, 1).copy())
 
 
@@ -102,9 +115,7 @@ def read_picture(path: str | os.PathLike[str], size: tuple[int, int], channels: 
             raise ValueError(f"{path} is {height} x {width} pixels, the model takes {size[0]} x {size[1]}")
         if (height, width) != size:
             return Preparation(size[0], channels)(picture)
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, got {channels}")
-        array = np.asarray(ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L"))
+        array = np.asarray(plain(picture, channels))
     return torch.from_numpy(array.reshape(*size, channels).transpose(2, 0, 1).copy())
 
 

@@ -47,8 +47,9 @@ class Rule:
     - is "undecided" otherwise, or if the mean KL divergence of its flows is above `kl` nats (they have not learned), or
       if there are fewer than `seeds` flows.
 
-    The claim is "reproduced" if in both tests Laplace fixes the rotation and Gaussian is not shown to fix it, "partly
-    reproduced" if in one of them; else "undecided" if a test left a prior undecided, else "not reproduced".
+    The tests by themselves are "reproduced" if in both of them Laplace fixes the rotation and Gaussian is not shown to
+    fix it, "partly reproduced" if in one; else "undecided" if a test left a prior undecided, else "not reproduced". The
+    verdict on the claim (`verdicts.quadrants_to_legs`) counts the literal reading as well.
     The literal reading, quadrants at 0 degrees, is "reproduced" if in the test "seeds" the 95 % interval of Laplace's
     mean purity lies above `literal` and that of its difference to Gaussian's, seed by seed, above 0; "undecided" if one
     of the two priors has too few flows or has not learned; else "not reproduced".
@@ -237,7 +238,7 @@ def outcome_rates(
 
 
 def verdict(outcomes: Sequence[tuple[str, str]]) -> str:
-    """The rule's verdict from the outcomes (Laplace's, Gaussian's) of each test."""
+    """What the tests give by themselves, from the outcomes (Laplace's, Gaussian's) of each."""
     held = [laplace == FIXES and gaussian == NOT_SHOWN for laplace, gaussian in outcomes]
     if all(held):
         return "reproduced"

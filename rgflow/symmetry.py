@@ -55,19 +55,22 @@ def parts(name: str) -> list[str]:
     return found
 
 
-def group(name: str, lattice: tuple[int, int]) -> list[Element]:
+def group(name: str, lattice: tuple[int, ...]) -> list[Element]:
     r"""The elements of a finite group of fields (B, C, H, W), the identity first; none changes volumes.
 
     Arguments:
         name: "none" (1 element); "flip", :math:`x \to -x` (2); "reflections" of the lattice in rows and columns (4);
             "square", these and the quarter turns (8, for H = W); "translations" of the torus (H W); or several with +
             between them, such as "flip+square" (16), for all products.
-        lattice: (H, W).
+        lattice: (H, W); of another number of edges only "none" and "flip" are groups.
 
     Raises:
-        ValueError: an unknown or repeated name, or quarter turns of a lattice that is not square.
+        ValueError: an unknown or repeated name, one that the lattice does not have, or quarter turns of one that is not
+            square.
     """
     names = parts(name)
+    if len(lattice) != 2 and set(names) - {"flip"}:
+        raise ValueError(f"symmetry {name} needs a lattice of rows and columns, not {tuple(lattice)}")
     if "square" in names and lattice[0] != lattice[1]:
         raise ValueError(f"symmetry square needs a lattice as high as wide, not {tuple(lattice)}")
     factors = [(_identity, element) for part in names if part in GENERATORS for element in GENERATORS[part]]
@@ -116,7 +119,7 @@ class Symmetrised(nn.Module):
 
     def __init__(self, flow: Flow, symmetry: str = "flip") -> None:
         super().__init__()
-        self.flow, self.symmetry, self.group = flow, symmetry, group(symmetry, flow.shape[-2:])
+        self.flow, self.symmetry, self.group = flow, symmetry, group(symmetry, flow.shape[1:])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -182,7 +185,7 @@ def asymmetry(flow: Flow, x: Tensor, log_q: Tensor, symmetry: str = "flip") -> T
 
     Source: the original NeuralRG program, `alpha` of its training.
     """
-    others = group(symmetry, flow.shape[-2:])[1:]
+    others = group(symmetry, flow.shape[1:])[1:]
     if not others:
         raise ValueError("a penalty needs a symmetry that is not none")
     return log_q - _densities(flow, [element(x) for element in others]).mean(0)

@@ -116,7 +116,7 @@ def divergence(target: Bumps, flow: Flow, points: int = 4001) -> Divergence:
         raise ValueError(f"the target has fields {target.shape}, the flow {tuple(flow.shape)}")
     x = torch.linspace(*target.ends, points, dtype=torch.float64)
     log_p = target.log_prob(x.view(-1, 1, 1))
-    log_q = flow.log_prob(x.view(-1, 1, 1).to(flow.dtype)).double()
+    log_q = flow.log_prob(x.view(-1, 1, 1).to(flow.device, flow.dtype)).double().cpu()
     parts, q = (log_p.exp() * (log_p - log_q)).numpy(), log_q.exp().numpy()
     value, half = (float(simpson(parts[::k], x=x[::k].numpy())) for k in (1, 2))
     return Divergence(value, abs(value - half), float(simpson(q, x=x.numpy())))

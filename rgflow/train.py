@@ -129,6 +129,8 @@ def fit_energy(
         raise ValueError(f"the fields of the energy are {tuple(energy.shape)}, the flow has {tuple(flow.shape)}")
     if recipe.batch_size < 2 or recipe.eval_images < 2:
         raise ValueError("batch_size and eval_images must be at least 2 for an energy")
+    if (variation.forward or variation.hmc) and not isinstance(energy, Energy):
+        raise ValueError(f"forward and hmc need an energy of rgflow.energies, not {type(energy).__name__}")
     if recipe.compile or getattr(flow.config, "linear", None):
         raise ValueError("compile and linear are for training on images")
     _prepare(flow, recipe)
@@ -159,6 +161,8 @@ def _run(
 ) -> Run:
     """Trains a flow on what it is `about`, or goes on."""
     flow, recipe, folder = module.flow, module.recipe, module.recipe.folder
+    if folder:
+        checkpoints.check(flow, card)
     last = folder / "checkpoints" / "last.ckpt" if folder else None
     resume = last if last is not None and last.exists() else None
     done = check_same_run(resume, module.record) if resume is not None else None

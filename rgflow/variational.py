@@ -181,13 +181,15 @@ class EnergyTraining(Descent):
         """Fields of a step and their log density, with the gradients that are asked for."""
         if self.variation.gradient == "total":
             return self.model.sample_and_log_prob(self.recipe.batch_size, generator=generator)
-        x, weights = self.model.sample(self.recipe.batch_size, generator), list(self.flow.parameters())
-        for weight in weights:
-            weight.requires_grad_(False)
-        log_q = self.model.log_prob(x)  # the weights reach it through x alone
-        for weight in weights:
-            weight.requires_grad_(True)
-        return x, log_q
+        x = self.model.sample(self.recipe.batch_size, generator)
+        weights = [weight for weight in self.flow.parameters() if weight.requires_grad]
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            return x, self.model.log_prob(x)  # the weights reach it through x alone
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
 
     def _fields(self, step: int) -> Tensor:
         """Fields of chains for a step; the chains move when the step is made."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from rgflow import checkpoints, purity
+from rgflow import checkpoints, ovals, purity
 from rgflow.evidence import NOT, PARTLY, REPRODUCED, UNDECIDABLE, Numbers, Verdict, graded
 
 PICTURES = ("msds1", "patches32")  # a generated set, and photographs
-OVALS = {"msds1": ("global colour", ("angles", "positions")), "msds2": ("global angle", ("positions",))}
+OVALS = {name: (ovals.GLOBAL[name], ovals.LOCAL[name]) for name in ovals.GLOBAL}
 SEEDS = (0, 1, 2)
 
 

@@ -253,3 +253,17 @@ def test_bad_input(call, message):
 def test_chains_must_start_where_the_density_is():
     with pytest.raises(FloatingPointError, match="not finite where the chains start"):
         hmc_chains(lambda y: -FREE(y), torch.full((1, 1, 4, 4), math.inf), 1)
+
+
+def test_metropolis_of_fields_with_other_axes():
+    """A model of lines, (B, C, L): the chains keep that shape, and nothing is mixed between them."""
+
+    class Lines:
+        def sample_and_log_prob(self, n, *, generator=None):
+            x = torch.randn(n, 1, 4, generator=generator, dtype=torch.float64)
+            return x, -0.5 * x.square().sum((1, 2))
+
+    chains = metropolis(
+        Lines(), lambda x: 0.5 * x.square().sum((1, 2)), 2, 3, generator=torch.Generator().manual_seed(0)
+    )
+    assert chains.last.shape == (3, 1, 4) and chains.values.shape == (2, 3, 1, 4) and chains.acceptance == 1

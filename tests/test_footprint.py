@@ -10,7 +10,7 @@ import benchmark_files
 import pytest
 import torch
 
-from rgflow import RGFlowConfig, build, footprint
+from rgflow import RealNVPConfig, RGFlowConfig, build, footprint
 
 SPLINE = {"net": "plain", "coupling": "spline"}
 REACHABLE = RGFlowConfig(size=16, nlayers=(4, 3, 2), nres=2, nhidden=128)
@@ -106,3 +106,18 @@ def test_a_wrong_gradient_is_seen(memory) -> None:
     assert memory.difference(flow, x, right) == 0
     wrong = [g * 1.01 for g in right]
     assert memory.difference(flow, x, wrong) == pytest.approx(0.01 / 1.01, rel=1e-3)
+
+
+def test_what_it_cannot_predict_is_named() -> None:
+    with pytest.raises(ValueError, match="affine or spline couplings are predicted, not autoregressive"):
+        footprint.predict(RGFlowConfig(coupling="autoregressive", nhidden=48), 4)
+    with pytest.raises(ValueError, match="are predicted, not RealNVPConfig"):
+        footprint.predict(RealNVPConfig(), 4)
+
+
+def test_it_leaves_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    footprint.predict(RGFlowConfig(size=8, nlayers=1, nhidden=8), 4)
+    assert torch.equal(torch.rand(1), expected)

@@ -142,3 +142,18 @@ def test_the_command_says_what_is_wrong_in_one_line(files, capsys, flags: list[s
     assert main([*arguments, *flags]) == 2
     error = capsys.readouterr().err
     assert error.startswith("rgflow: ") and error.count("\n") == 1 and message in error and not out.exists()
+
+
+def test_pictures_of_the_models_own_size_are_prepared_like_others(tmp_path) -> None:
+    """16 bits are halved, not clipped, and transparent pixels are white, as in the folders that models learn from."""
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert torch.equal(
+        read_picture(tmp_path / "deep.png", (8, 8), 1)[0], torch.from_numpy((deep >> 8).astype(np.uint8))
+    )
+    clear = np.zeros((8, 8, 4), dtype=np.uint8)
+    clear[..., 0] = 200
+    clear[:4, :, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    found = read_picture(tmp_path / "clear.png", (8, 8))
+    assert found[:, :4].flatten(1).unique(dim=1).flatten().tolist() == [200, 0, 0] and (found[:, 4:] == 255).all()

@@ -248,3 +248,13 @@ def test_what_is_not_allowed_is_named(options: dict, message: str) -> None:
 def test_one_number_is_the_edge_of_a_square() -> None:
     assert ODEFlowConfig(size=8).sizes == [(8, 8), (4, 4), (2, 2), (1, 1)]
     assert ODEFlowConfig(size=[7], widths=5).sizes == [(7,), (3,), (1,)] and ODEFlowConfig(widths=5).widths == (5,)
+
+
+def test_the_way_back_of_the_adjoint_sees_no_time_before_the_start(double: None) -> None:
+    hierarchy = wake_up(ode_hierarchy(ODEFlowConfig(channels=1, size=(4,), widths=3, nhyper=2, adjoint=True)))
+    seen = []
+    for step in hierarchy.steps:
+        step.velocity.at = lambda t, at=step.velocity.at: seen.append(float(t)) or at(t)
+    z, ladj = hierarchy(torch.randn(2, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    (z.square().sum() - ladj.sum()).backward()
+    assert min(seen) == 0 and max(seen) == 1

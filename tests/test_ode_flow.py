@@ -138,3 +138,24 @@ def test_the_loss_is_nats_per_dimension_and_penalties() -> None:
         bits = before.bits_per_dim(images.images, draw).mean()
     assert float(penalties.mean()) > 0.1
     assert spy.losses == [pytest.approx(float(bits * math.log(2) + penalties.mean() / 4), rel=1e-5)]
+
+
+def test_solving_otherwise_leaves_random_numbers_alone():
+    flow = build(ODEFlowConfig(channels=1, size=(4,), widths=2, nhyper=0))
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    flow.solved(rtol=1e-2)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_what_cannot_be_saved_is_found_out_before_training(tmp_path):
+    pictures = Pictures(torch.zeros(8, 1, 4, 4, dtype=torch.uint8))
+    config = rgflow.RGFlowConfig(channels=1, size=4, nlayers=1, net="plain", nhidden=4)
+    recipe = TrainConfig(steps=1, batch_size=4, quiet=True, eval_epoch=0, out_dir=str(tmp_path))
+    bare = Flow(build(config).bijector, build(config).prior)
+    with pytest.raises(ValueError, match="only a flow made by rgflow.build can be saved"):
+        fit(bare, pictures, None, recipe)
+    with pytest.raises(TypeError, match="text and numbers, not 'note': NoneType"):
+        fit(build(config), pictures, None, recipe, card={"note": None})
+    assert not (tmp_path / "metrics.csv").exists()

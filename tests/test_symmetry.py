@@ -169,3 +169,10 @@ def test_what_does_not_fit():
         Symmetrised(flow, "square")
     with pytest.raises(ValueError, match="not none"):
         asymmetry(flow, torch.zeros(1, 1, 4, 8), torch.zeros(1), "none")
+
+
+def test_a_line_has_no_rows_and_columns():
+    assert len(group("flip", (4,))) == 2
+    for name in ("translations", "reflections", "flip+square"):
+        with pytest.raises(ValueError, match="needs a lattice of rows and columns, not .4,."):
+            group(name, (4,))

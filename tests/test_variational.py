@@ -22,6 +22,7 @@ from rgflow.penalties import penalised
 from rgflow.persistent import PersistentChains
 from rgflow.recipes import TrainConfig
 from rgflow.symmetry import Symmetrised, asymmetry
+from rgflow.targets import PEAKS
 from rgflow.train import Variation, fit_energy
 from rgflow.variational import COLUMNS, FIELDS, EnergyJournal, EnergyTraining
 
@@ -421,3 +422,22 @@ def test_another_budget_takes_the_place_of_the_default(monkeypatch):
     for words in ("", "--minutes 1", "--epochs 30", "--minutes 1 --steps 7"):
         assert main(["train", "--energy", "ising", "--size", "4", "--quiet", *words.split()]) == 2
     assert seen == [NEURALRG["steps"], None, None, 7]
+
+
+def test_path_gradients_leave_frozen_weights_frozen(monkeypatch):
+    module = training(variation=Variation("flip", gradient="path"))
+    frozen, other = list(module.flow.parameters())[:2]
+    frozen.requires_grad_(False)
+    module._draws(torch.Generator().manual_seed(0))
+    assert not frozen.requires_grad and other.requires_grad
+    monkeypatch.setattr(type(module.model), "log_prob", lambda self, x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        module._draws(torch.Generator().manual_seed(0))
+    assert not frozen.requires_grad and other.requires_grad
+
+
+def test_chains_need_an_energy_that_has_them(tmp_path):
+    flow = build(ODEFlowConfig(channels=1, size=(1,), widths=2, nhyper=0))
+    for variation in (Variation(forward=0.5), Variation(hmc=True)):
+        with pytest.raises(ValueError, match="forward and hmc need an energy of rgflow.energies, not Bumps"):
+            fit_energy(flow, PEAKS, TrainConfig(steps=1, out_dir=""), variation)
