@@ -74,11 +74,6 @@ def derivatives(flow: Flow, z: Tensor, latents: Tensor) -> Tensor:
         return forward.unpack_dual(x).tangent.unflatten(0, (len(z), len(latents)))
 
 
-def has_blocks(flow: Flow) -> bool:
-    """Whether `block_derivatives` knows the flow: a hierarchy of disentanglers and decimators."""
-    return getattr(flow.bijector, "geometry", None) is not None
-
-
 @torch.no_grad()
 def block_derivatives(flow: Flow, z: Tensor, latents: Tensor) -> Tensor:
     r"""The same as `derivatives`, for hierarchies of blocks and many latents: fifty times quicker for all of them.

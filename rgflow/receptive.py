@@ -12,7 +12,7 @@ from torch import Tensor
 from rgflow.cones import generation_cone
 from rgflow.flow import Flow
 from rgflow.hierarchy import Geometry, whole
-from rgflow.jacobians import block_derivatives, checked_latents, derivatives, has_blocks
+from rgflow.jacobians import block_derivatives, checked_latents, derivatives
 
 Temperature = float | Tensor | list | tuple
 
@@ -84,7 +84,7 @@ def receptive_fields(
     z = flow.sample_latents(n, temperature, generator)
     total = torch.zeros(len(latents), *flow.shape, dtype=torch.float64)
     magnitude, squares = torch.zeros_like(total), torch.zeros(len(latents), dtype=torch.float64)
-    by_blocks = has_blocks(flow) and len(latents) > flow.shape[0] * flow.geometry.block**2
+    by_blocks = flow.has_cones and len(latents) > flow.shape[0] * flow.geometry.block**2
     for rows, columns in (_block_columns if by_blocks else _columns)(flow, z, latents, whole("batch_size", batch_size)):
         columns = columns.cpu()
         total[rows] += columns.sum(0)

@@ -103,10 +103,8 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval
     _check_level(level)
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0..n with n at least 1, not {successes} of {n}")
-    z, p = stats.norm.ppf((1 + level) / 2), successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(p, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    found = stats.binomtest(successes, n).proportion_ci(level, "wilson")
+    return Interval(successes / n, float(found.low), float(found.high))
 
 
 def resultant_length(angles: Values, period: float = 2 * math.pi) -> float:
