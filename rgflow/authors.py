@@ -13,23 +13,21 @@ from torch import Tensor
 from rgflow.flow import Flow, RGFlowConfig, build
 from rgflow.priors import PRIORS
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = ("float32", "float64")  # a state file has that of its weights
 _NET = re.compile(r"layers\.(\d+)\.([st])_layers\.(\d+)\.(.+)")
 _LINEAR = re.compile(r"res_blocks\.(\d+)\.(\d+)\.(scale|weight_g|weight_v|bias)")
 
 
-def config_from_args(args: dict) -> tuple[RGFlowConfig, torch.dtype]:
-    """Translates the options of the original program to a config and a dtype.
+def config_from_args(args: dict) -> RGFlowConfig:
+    """Translates the options of the original program to a config.
 
     Arguments:
         args: its options by name (`nchannels, L, prior, subnet, kernel_size, nlayers, nresblocks, nmlp, nhidden,
-            dtype`); lists may
-            be strings with commas. Other options concern training and are left out.
+            dtype`); lists may be strings with commas. Other options concern training and are left out.
 
     Raises:
         ValueError: an option is missing or has an unknown value; `subnet` "ar", whose log-determinant was wrong, so
-            that no file
-            of it can be reproduced by a true bijection.
+            that no file of it can be reproduced by a true bijection.
     """
     missing = [name for name in ("nchannels", "L", "nlayers", "nresblocks", "nmlp", "nhidden") if name not in args]
     if missing:
@@ -48,7 +46,7 @@ def config_from_args(args: dict) -> tuple[RGFlowConfig, torch.dtype]:
             raise ValueError(f"{name} must be integers with commas between them, not {args[name]!r}") from None
         return values[0] if len(values) == 1 else values
 
-    config = RGFlowConfig(
+    return RGFlowConfig(
         channels=numbers("nchannels"),
         size=numbers("L"),
         block=int(args.get("kernel_size", 4)),
@@ -60,7 +58,6 @@ def config_from_args(args: dict) -> tuple[RGFlowConfig, torch.dtype]:
         stream="full",
         order="authors",
     )
-    return config, _DTYPES[args.get("dtype", "float32")]
 
 
 def load_state(path: str | Path, config: RGFlowConfig | dict | str | Path) -> Flow:
@@ -81,7 +78,7 @@ def load_state(path: str | Path, config: RGFlowConfig | dict | str | Path) -> Fl
     if isinstance(config, (str, Path)):
         config = _settings(Path(config))
     if isinstance(config, dict):
-        config, _ = config_from_args(config)
+        config = config_from_args(config)
     config = replace(
         config,
         coupling="affine",

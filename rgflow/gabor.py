@@ -55,15 +55,6 @@ class Gabor:
         return self.across / self.along
 
     @property
-    def bandwidth(self) -> float:
-        r"""Full width in octaves at half of the amplitude; infinite when the band reaches down to frequency 0.
-
-        .. math:: \log_2 \frac{f + h}{f - h}, \qquad h = \frac{\sqrt{2 \ln 2}}{2 \pi \sigma_u}
-        """
-        half = math.sqrt(2 * math.log(2)) / (2 * math.pi * self.along)
-        return math.log2((self.frequency + half) / (self.frequency - half)) if self.frequency > half else math.inf
-
-    @property
     def turned_response(self) -> float:
         r"""Response to a grating of frequency f at right angles to the wave, relative to the one along it.
 

@@ -30,12 +30,6 @@ def mutual_information(latents: ArrayLike, factors: ArrayLike, bins: int = BINS)
     return information(cells(z, bins), cells(v, bins))
 
 
-def entropies(factors: ArrayLike, bins: int = BINS) -> NDArray:
-    """Entropy of every factor, (K,), nats, in the cells and with the correction of `mutual_information`."""
-    v, _ = checked(factors, factors)
-    return np.array([entropy(column) for column in cells(v, bins).T])
-
-
 def cells(values: NDArray, bins: int) -> NDArray:
     """The cell of every number (N, k) in its column, int64: equal counts, or one per distinct value if these are few.
 

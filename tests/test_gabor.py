@@ -70,7 +70,7 @@ def test_what_is_oriented_and_localised() -> None:
     assert all(gabor.oriented and gabor.localised for gabor in KNOWN[:3])
     rows, columns = np.indices((8, 8))
     blob = fit_gabor(np.exp(-((rows - 3.5) ** 2 + (columns - 3.2) ** 2) / 3))
-    assert blob.r2 > 0.99 and not blob.oriented and blob.localised and blob.bandwidth == math.inf
+    assert blob.r2 > 0.99 and not blob.oriented and blob.localised
     edge = fit_gabor((columns - 3.5) * np.exp(-((rows - 3.5) ** 2 + (columns - 3.5) ** 2) / 4))
     assert edge.r2 > 0.98 and edge.oriented and min(edge.orientation, 180 - edge.orientation) < 2
     grating = fit_gabor(np.cos(2 * np.pi * 0.25 * rows))
@@ -79,13 +79,8 @@ def test_what_is_oriented_and_localised() -> None:
     assert not replace(KNOWN[2], row=-3.0).localised and not replace(KNOWN[2], across=3.0).localised
 
 
-def test_bandwidth_and_turned_response_are_those_of_the_spectrum() -> None:
+def test_the_turned_response_is_that_of_the_spectrum() -> None:
     gabor = replace(KNOWN[0], orientation=0.0, row=64.0, column=64.0, shape=(128, 128))
-    spectrum = np.abs(np.fft.fft2(drawn(gabor), (1280, 1280)))
-    along = spectrum[0, :640]  # the axis of the column frequency
-    peak = along.argmax()
-    band = np.flatnonzero(along > along[peak] / 2)
-    assert gabor.bandwidth == pytest.approx(math.log2(band[-1] / band[0]), abs=0.05)
     wide = replace(gabor, frequency=0.06, phase=0.5)
     spectrum = np.abs(np.fft.fft2(drawn(wide), (1280, 1280)))
     at = round(0.06 * 1280)
