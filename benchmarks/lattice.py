@@ -175,7 +175,8 @@ def larger(model: Symmetrised, symmetry: str) -> Symmetrised:
 
     ValueError: the group does not have that of the model, so that draws of the one are not draws of the other.
     """
-    missing = set(parts(model.symmetry)) - set(parts(symmetry))
+    asked = set(parts(symmetry))
+    missing = set(parts(model.symmetry)) - asked - ({"reflections"} if "square" in asked else set())
     if missing:
         raise ValueError(f"average must have {', '.join(sorted(missing))}, as the model has, not {symmetry}")
     return Symmetrised(model.flow, symmetry)

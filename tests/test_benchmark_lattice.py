@@ -15,6 +15,7 @@ from rgflow import RGFlowConfig, build, checkpoints
 from rgflow.energies import Ising, Phi4, free_two_point
 from rgflow.ising import enumerate_ising
 from rgflow.recipes import TrainConfig
+from rgflow.symmetry import Symmetrised
 from rgflow.train import Variation, fit_energy
 
 lattice = benchmark_files.load("lattice")
@@ -117,3 +118,10 @@ def test_averages_over_more_than_was_trained(tmp_path: Path) -> None:
 def test_models_of_images_are_refused() -> None:
     with pytest.raises(ValueError, match="names no energy"):
         lattice.energy_of({"data": "msds1"})
+
+
+def test_the_square_has_the_reflections() -> None:
+    model = Symmetrised(build(RGFlowConfig(channels=1, size=4, nlayers=1, net="plain", nhidden=4)), "reflections")
+    assert len(lattice.larger(model, "square").group) == 8
+    with pytest.raises(ValueError, match="average must have reflections, as the model has, not flip"):
+        lattice.larger(model, "flip")
